@@ -1,0 +1,5 @@
+//! Disk images: qcow2, raw, overlays.
+
+mod disk;
+
+pub use disk::Disk;
