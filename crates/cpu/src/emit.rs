@@ -10,6 +10,8 @@
 //! - Temporaries die with the instruction.
 //! - Emitters fold constants.
 
+use aarch64::Extensions;
+
 use crate::vector;
 
 /// How an instruction ended: where the next one is.
@@ -67,6 +69,8 @@ pub struct Key {
     pub uao: bool,
     /// Pointer authentication enabled for (IA, IB, DA, DB) at this exception level.
     pub pac: [bool; 4],
+    /// What the processor has, for encodings that exist only with an extension; constant for a processor.
+    pub extensions: Extensions,
     /// PSTATE.BTYPE is not checked (no BTI in v8.2); kept for later.
     pub btype: u8,
 }
