@@ -4,14 +4,27 @@
 //! - [`Emit`]: the interface instruction semantics are written against, once for all engines.
 //! - [`World`]: what it finds around it.
 
+mod core;
 mod emit;
+pub mod exception;
+mod features;
+pub mod mmu;
+mod registers;
+mod service;
+pub mod signals;
+pub mod tlbi;
+pub mod float;
 mod state;
 pub mod vector;
 mod world;
 
+pub use self::core::{Clock, Core, Done, Exit, Shared, Taken};
 pub use emit::{
     Access, AccessKind, AtomicOperation, Barrier, Emit, Exception, Flow, Jump, Key, Order, Outcome,
     Width,
 };
+pub use exception::DataAccess;
+pub use features::{FeatureError, Features, MODELS};
+pub use signals::Signals;
 pub use state::{Debug, Monitor, Pmu, State, Timers};
 pub use world::{CallOutcome, World};

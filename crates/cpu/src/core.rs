@@ -1,0 +1,173 @@
+//! One processor: its state, what it implements, and the ways by which others reach it.
+//!
+//! Rules for whoever executes instructions on a [`Core`]:
+//!
+//! - `state.pc` is the address of the current instruction whenever a method is called; methods that end it (exceptions,
+//!   ERET, HVC) leave `state.pc` where execution goes on. Methods that return [`Flow`] leave the PC alone: the caller
+//!   advances it by 4 and, for `Ends`, looks at [`Core::key`] and [`Core::translation_epoch`] again and polls.
+//! - `Err(Taken)`: an exception was taken; the PC is at its vector.
+//! - `run` calls [`Core::enter`] first and [`Core::leave`] last; in between, wherever a block ends and
+//!   `signals.pending` is not zero, [`Core::service`].
+
+use std::sync::Arc;
+
+use aarch64::Extension;
+
+use crate::emit::{Flow, Key};
+use crate::features::Features;
+use crate::signals::Signals;
+use crate::state::State;
+
+/// An exception was taken in the middle of an instruction: the state is at the handler's first instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken;
+
+/// What a system operation returns.
+pub type Done = Result<Flow, Taken>;
+
+/// Why a processor's run loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// [`Signals::kick`] was called. Running again goes on where it was.
+    Kicked,
+    /// A call (PSCI) turned the processor off, or ended the machine.
+    Off,
+}
+
+/// The guest's time, for the generic timers and the cycle counter.
+pub trait Clock: Send + Sync {
+    /// Nanoseconds of guest time.
+    fn now(&self) -> u64;
+    /// Calls [`Signals::raise`] with [`crate::signals::attention::TIMER`] on processor `cpu` once guest time reaches
+    /// `deadline` (nanoseconds), in the place of an earlier setting.
+    fn arm(&self, cpu: u32, deadline: u64);
+}
+
+/// What all processors of a machine share.
+pub struct Shared {
+    processors: Vec<Arc<Signals>>,
+    /// The guest's time.
+    pub clock: Arc<dyn Clock>,
+    /// CNTFRQ_EL0: counter ticks a second.
+    pub frequency: u64,
+}
+
+impl Shared {
+    /// For `cpus` processors.
+    pub fn new(cpus: u32, clock: Arc<dyn Clock>, frequency: u64) -> Shared {
+        let processors = (0..cpus).map(|_| Arc::default()).collect();
+        Shared { processors, clock, frequency: frequency.max(1) }
+    }
+
+    /// The mailbox of each processor.
+    pub fn processors(&self) -> &[Arc<Signals>] {
+        &self.processors
+    }
+
+    /// The physical counter: ticks of [`Shared::frequency`].
+    pub fn counter(&self) -> u64 {
+        (u128::from(self.clock.now()) * u128::from(self.frequency) / 1_000_000_000) as u64
+    }
+}
+
+/// One processor (PE).
+pub struct Core {
+    pub state: State,
+    pub features: Arc<Features>,
+    /// Its number, 0 for the first.
+    pub index: u32,
+    /// Its mailbox, the same as `shared.processors()[index]`.
+    pub signals: Arc<Signals>,
+    pub shared: Arc<Shared>,
+    pub(crate) key: Key,
+    /// Counts changes of translation controls (SCTLR, TCR, MAIR) that cached translations depend on beyond ASID and
+    /// regime: a cache filled at another value is stale.
+    pub translation_epoch: u64,
+    /// Tickets of shoot-downs that the next DSB waits for, by processor; 0 for none.
+    pub(crate) waits: Vec<u64>,
+    pub(crate) has_waits: bool,
+    /// Why the run loop is to end, with `attention::LEAVE`.
+    pub(crate) exit: Option<Exit>,
+    /// In CPU_SUSPEND: waits for an interrupt before anything else.
+    pub(crate) suspended: bool,
+    /// Levels last reported of the virtual and physical timer and the PMU.
+    pub(crate) timer_levels: [bool; 2],
+    pub(crate) pmu_level: bool,
+}
+
+impl Core {
+    /// Processor `index` of the machine, at power-on.
+    pub fn new(index: u32, mpidr: u64, features: Arc<Features>, shared: Arc<Shared>) -> Core {
+        let signals = shared.processors()[index as usize].clone();
+        let waits = vec![0; shared.processors().len()];
+        let mut core = Core {
+            state: State::power_on(mpidr, &features),
+            features,
+            index,
+            signals,
+            shared,
+            key: Key {
+                el: 1,
+                sp_sel: true,
+                fp_enabled: false,
+                fpcr: 0,
+                align_check: false,
+                sp_align_check: false,
+                uao: false,
+                pac: [false; 4],
+                btype: 0,
+                extensions: Default::default(),
+            },
+            translation_epoch: 0,
+            waits,
+            has_waits: false,
+            exit: None,
+            suspended: false,
+            timer_levels: [false; 2],
+            pmu_level: false,
+        };
+        core.refresh();
+        core
+    }
+
+    /// What is known of the surroundings of the next instruction.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+}
+
+impl State {
+    /// What a processor starts from: EL1h, all interrupts masked, MMU and caches off (DDI 0487, D1.9).
+    pub fn power_on(mpidr: u64, features: &Features) -> State {
+        let _ = features;
+        let mut state = State::zero(mpidr);
+        state.el = 1;
+        state.sp_sel = true;
+        state.pstate = 0x3c0;
+        state.sctlr[1] = 0x30d0_0980;
+        state
+    }
+}
+
+impl Core {
+    /// Recomputes all that is derived from `state` and `signals`: after either was changed from outside of the methods here.
+    pub fn refresh(&mut self) {
+        let s = &self.state;
+        let el0 = s.el == 0;
+        let sctlr = s.sctlr[1];
+        let fpen = s.cpacr[1] >> 20 & 3;
+        let pac = |bit: u32| self.features.has(Extension::PAuth) && sctlr >> bit & 1 != 0;
+        self.key = Key {
+            el: s.el,
+            sp_sel: s.sp_sel,
+            fp_enabled: fpen == 3 || (fpen == 1 && !el0),
+            fpcr: s.fpcr,
+            align_check: sctlr & 1 << 1 != 0,
+            sp_align_check: sctlr & if el0 { 1 << 4 } else { 1 << 3 } != 0,
+            uao: s.pstate & 1 << 23 != 0,
+            pac: [pac(31), pac(30), pac(27), pac(13)],
+            btype: 0,
+            extensions: self.features.extensions,
+        };
+    }
+}

@@ -1,0 +1,187 @@
+//! The edges of a run: entering, polling, waiting and leaving.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use aarch64::esr::class;
+
+use crate::core::{Core, Done, Exit};
+use crate::emit::Flow;
+use crate::signals::attention;
+use crate::tlbi::Invalidate;
+use crate::world::World;
+
+/// How often WFI looks before the thread sleeps: a wake-up by the host costs tens of microseconds.
+const SPINS: u32 = 200;
+/// An armed exclusive monitor is cleared by stores that nobody tells us of: WFE then waits no longer than this.
+const EVENT_WAIT: Duration = Duration::from_micros(50);
+
+impl Core {
+    /// Starts a run: from here on shoot-downs wait for this processor.
+    pub fn enter(&mut self, world: &dyn World, tlb: &mut dyn Invalidate) {
+        self.signals.set_running(true);
+        Core::drain(&self.signals, tlb);
+        self.refresh();
+        self.update_timers(world);
+        self.check_interrupts();
+    }
+
+    /// Ends a run.
+    pub fn leave(&mut self) {
+        self.signals.set_running(false);
+    }
+
+    /// Attends to what is pending, where a block ends: the PC is the next instruction's. An interrupt may be taken.
+    /// `Some` ends the run.
+    #[cold]
+    pub fn service(&mut self, world: &dyn World, tlb: &mut dyn Invalidate) -> Option<Exit> {
+        loop {
+            let pending = self.signals.take();
+            if pending & attention::TLBI != 0 {
+                Core::drain(&self.signals, tlb);
+            }
+            if pending & attention::EVENT != 0 {
+                self.state.event = true;
+            }
+            if pending & attention::TIMER != 0 {
+                self.update_timers(world);
+            }
+            if let Some(exit) = self.exit.take() {
+                // What else was pending stays so.
+                self.signals.remind(pending & attention::KICK);
+                self.suspended = false;
+                return Some(exit);
+            }
+            if pending & attention::KICK != 0 {
+                if self.suspended {
+                    // Goes on waiting in the next run.
+                    self.signals.remind(attention::LEAVE);
+                }
+                return Some(Exit::Kicked);
+            }
+            if self.suspended {
+                if !self.wake_up() {
+                    self.park(world, tlb, None);
+                    continue;
+                }
+                self.suspended = false;
+            }
+            self.take_interrupt();
+            return None;
+        }
+    }
+
+    /// What ends WFI: an interrupt, masked or not.
+    fn wake_up(&self) -> bool {
+        self.signals.lines() != 0
+    }
+
+    /// HINT: YIELD 1, WFE 2, WFI 3, SEV 4, SEVL 5; others do nothing. Waits in here.
+    pub fn hint(&mut self, world: &dyn World, tlb: &mut dyn Invalidate, number: u32) -> Done {
+        const NTWI: u64 = 1 << 16;
+        const NTWE: u64 = 1 << 18;
+        match number {
+            1 => {
+                std::hint::spin_loop();
+                Ok(Flow::Ends)
+            }
+            2 | 3 => {
+                let (trap, ti) = if number == 3 { (NTWI, 0) } else { (NTWE, 1) };
+                let waits = number == 3 || !self.state.event;
+                if waits && self.state.el == 0 && self.state.sctlr[1] & trap == 0 {
+                    let iss = 1 << 24 | 14 << 20 | ti;
+                    return Err(self.take_synchronous(class::WFX, iss, None, self.state.pc));
+                }
+                if number == 3 {
+                    self.wait_for_interrupt(world, tlb);
+                } else {
+                    self.wait_for_event(world, tlb);
+                }
+                Ok(Flow::Ends)
+            }
+            4 => {
+                self.state.event = true;
+                for (i, other) in self.shared.processors().iter().enumerate() {
+                    if i != self.index as usize {
+                        other.raise(attention::EVENT);
+                    }
+                }
+                Ok(Flow::Next)
+            }
+            5 => {
+                self.state.event = true;
+                Ok(Flow::Next)
+            }
+            _ => Ok(Flow::Next),
+        }
+    }
+
+    /// WFI: returns once an interrupt is there (masked or not), or something wants the processor out of its run.
+    fn wait_for_interrupt(&mut self, world: &dyn World, tlb: &mut dyn Invalidate) {
+        self.update_timers(world);
+        for _ in 0..SPINS {
+            if self.wake_up() || self.signals.pending.load(Ordering::Relaxed) & LEAVING != 0 {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        loop {
+            if self.wake_up() || self.signals.pending.load(Ordering::SeqCst) & LEAVING != 0 {
+                return;
+            }
+            self.park(world, tlb, None);
+        }
+    }
+
+    /// WFE: consumes the event register, or waits for a while. It may always end early, and does where the event might
+    /// never be seen: a spinning lock must not stall.
+    fn wait_for_event(&mut self, world: &dyn World, tlb: &mut dyn Invalidate) {
+        if std::mem::take(&mut self.state.event) {
+            return;
+        }
+        let pending = self.signals.pending.load(Ordering::SeqCst);
+        if pending & (LEAVING | attention::EVENT) != 0 || self.wake_up() {
+            self.take_event();
+            return;
+        }
+        if self.state.monitor.armed {
+            // Usually a lock about to be released.
+            std::thread::yield_now();
+        } else {
+            self.park(world, tlb, Some(EVENT_WAIT));
+        }
+        self.take_event();
+    }
+
+    /// Consumes an event that arrived meanwhile.
+    fn take_event(&mut self) {
+        self.signals.pending.fetch_and(!attention::EVENT, Ordering::SeqCst);
+        self.state.event = false;
+    }
+
+    /// Sleeps until something is pending or a timer is due. Parked, the processor counts as having done every shoot-down;
+    /// it does them on waking.
+    fn park(&mut self, world: &dyn World, tlb: &mut dyn Invalidate, limit: Option<Duration>) {
+        let due = self.time_to_deadline();
+        let timeout = match (due, limit) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        self.signals.set_running(false);
+        self.signals.park(timeout);
+        self.signals.set_running(true);
+        Core::drain(&self.signals, tlb);
+        let pending = self.signals.pending.fetch_and(!attention::TIMER, Ordering::SeqCst);
+        if pending & attention::TIMER != 0 || due.is_some() {
+            self.update_timers(world);
+        }
+        // Left set, these would keep the processor from sleeping: the lines say it, and events are kept.
+        let pending = self.signals.pending.fetch_and(!attention::EVENT, Ordering::SeqCst);
+        if pending & attention::EVENT != 0 {
+            self.state.event = true;
+        }
+    }
+}
+
+/// What ends a wait with the run.
+const LEAVING: u32 = attention::KICK | attention::LEAVE;
