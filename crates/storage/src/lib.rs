@@ -1,5 +1,28 @@
-//! Disk images: qcow2, raw, overlays.
+//! Disk images: raw and qcow2 with their backing chains, and what stands between an image and a device.
+//!
+//! [`open`] takes [`ImageOptions`] and gives a [`Disk`]. The qcow2 format itself is the work of the crate `imago`; what it
+//! does not look at is looked at here first: encryption, features it lacks, truncated files, and locks.
+//! [`PausingDisk`] stops the machine instead of failing a guest's write when the host's disk is full.
 
+mod access;
+mod create;
 mod disk;
+mod error;
+mod faulty;
+mod file;
+mod image;
+mod lock;
+mod memory;
+mod options;
+mod pausing;
+mod probe;
+mod qcow2;
 
+pub use create::{create_overlay, create_qcow2, create_raw};
 pub use disk::Disk;
+pub use error::OpenError;
+pub use faulty::{FaultyDisk, Operation};
+pub use image::{Image, Layer, open};
+pub use memory::MemoryDisk;
+pub use options::{Cache, DetectZeroes, Discard, Format, ImageOptions, Locking, UnknownOption};
+pub use pausing::{OnError, PausingDisk, Policy, Stall};
