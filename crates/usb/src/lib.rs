@@ -1,1 +1,11 @@
-//! .
+//! USB: what a device is, the xHCI host controller, HID and mass storage devices.
+//!
+//! - [`device`] is the seam between controllers and devices; [`standard`] answers the requests all devices share.
+//! - [`hid`] has keyboard, tablet and mouse; [`storage`] disks and CD-ROM drives by bulk-only transport.
+//! - `xhci` is the controller, a PCI function.
+
+pub mod device;
+pub mod hid;
+mod spec;
+pub mod standard;
+pub mod storage;
