@@ -1,1 +1,48 @@
-fn main() {}
+//! What a newcomer types: `cargo xtask demo`, `cargo xtask test`, and what they are made of.
+
+mod demo;
+mod guest;
+mod setup;
+mod test;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Dormer's set-up, demo, tests and benchmarks.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what is missing, through the system's package manager.
+    Setup,
+    /// Boot an installer from a USB stick and move through its first menu.
+    Demo(demo::Arguments),
+    /// Set up, then run all tests. Further arguments go to `cargo test`.
+    Test(test::Arguments),
+    /// Fetch and build guests.
+    Guest(guest::Arguments),
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().task {
+        Task::Setup => setup::run(setup::Purpose::Everything),
+        Task::Demo(arguments) => demo::run(&arguments),
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Guest(arguments) => guest::run(&arguments),
+    }
+}
+
+/// The workspace's folder.
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map(PathBuf::from)
+        .unwrap_or_default()
+}

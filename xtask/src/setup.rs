@@ -1,0 +1,166 @@
+//! Installs what is missing, by name, through the system's package manager.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// What the tools are for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Purpose {
+    /// Firmware and what makes boot media.
+    Demo,
+    /// And compilers, oracles and checkers.
+    Everything,
+}
+
+/// A tool: a program (or file) that shows it is there, and its packages.
+struct Tool {
+    purpose: Purpose,
+    /// A program on the PATH, or an absolute path.
+    probe: &'static str,
+    debian: &'static str,
+    /// `None`: not to be had there.
+    homebrew: Option<&'static str>,
+}
+
+const TOOLS: &[Tool] = &[
+    Tool {
+        purpose: Purpose::Demo,
+        probe: "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd",
+        debian: "qemu-efi-aarch64",
+        homebrew: None,
+    },
+    Tool {
+        purpose: Purpose::Demo,
+        probe: "xorriso",
+        debian: "xorriso",
+        homebrew: Some("xorriso"),
+    },
+    Tool {
+        purpose: Purpose::Demo,
+        probe: "mcopy",
+        debian: "mtools",
+        homebrew: Some("mtools"),
+    },
+    Tool {
+        purpose: Purpose::Demo,
+        probe: "depmod",
+        debian: "kmod",
+        homebrew: None,
+    },
+    Tool {
+        purpose: Purpose::Demo,
+        probe: "qemu-img",
+        debian: "qemu-utils",
+        homebrew: Some("qemu"),
+    },
+    Tool {
+        purpose: Purpose::Everything,
+        probe: "iasl",
+        debian: "acpica-tools",
+        homebrew: Some("acpica"),
+    },
+    Tool {
+        purpose: Purpose::Everything,
+        probe: "dtc",
+        debian: "device-tree-compiler",
+        homebrew: Some("dtc"),
+    },
+    Tool {
+        purpose: Purpose::Everything,
+        probe: "qemu-aarch64",
+        debian: "qemu-user",
+        homebrew: None,
+    },
+    Tool {
+        purpose: Purpose::Everything,
+        probe: "aarch64-linux-gnu-gcc",
+        debian: "gcc-aarch64-linux-gnu",
+        homebrew: None,
+    },
+    Tool {
+        purpose: Purpose::Everything,
+        probe: "qemu-system-aarch64",
+        debian: "qemu-system-arm",
+        homebrew: Some("qemu"),
+    },
+];
+
+/// Installs the tools of a purpose that are not there.
+pub fn run(purpose: Purpose) -> Result<()> {
+    let missing: Vec<_> = TOOLS
+        .iter()
+        .filter(|t| t.purpose <= purpose && !present(t.probe))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if cfg!(target_os = "macos") {
+        let mut packages: Vec<_> = missing.iter().filter_map(|t| t.homebrew).collect();
+        packages.dedup();
+        if packages.is_empty() {
+            return Ok(());
+        }
+        ensure!(
+            present("brew"),
+            "Homebrew is needed to install {}",
+            packages.join(", ")
+        );
+        return call(Command::new("brew").arg("install").args(packages));
+    }
+    let mut packages: Vec<_> = missing.iter().map(|t| t.debian).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    if !present("apt-get") {
+        bail!(
+            "this host has no apt-get; install by hand what these Debian packages hold: {}",
+            packages.join(", ")
+        );
+    }
+    println!("Installing: {}", packages.join(", "));
+    let root = Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|o| o.stdout.starts_with(b"0\n"));
+    let apt = |arguments: &[&str]| {
+        let mut command = if root {
+            Command::new("apt-get")
+        } else {
+            Command::new("sudo")
+        };
+        if !root {
+            command.arg("apt-get");
+        }
+        command
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .args(arguments);
+        call(&mut command)
+    };
+    let mut install = vec!["install", "-y", "-q", "--no-install-recommends"];
+    install.extend(&packages);
+    if apt(&install).is_err() {
+        apt(&["update", "-q"])?;
+        apt(&install)?;
+    }
+    Ok(())
+}
+
+fn call(command: &mut Command) -> Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start {:?}", command.get_program()))?;
+    ensure!(status.success(), "{:?} failed", command.get_program());
+    Ok(())
+}
+
+/// Whether a program is on the PATH, or in the folders of system tools.
+pub fn present(program: &str) -> bool {
+    if program.starts_with('/') {
+        return Path::new(program).exists();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/sbin".into(), "/usr/sbin".into()])
+        .any(|folder| folder.join(program).exists())
+}
