@@ -171,3 +171,34 @@ impl Core {
         };
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    /// A clock that stands where it was put.
+    #[derive(Default)]
+    pub(crate) struct Still {
+        pub(crate) now: AtomicU64,
+        pub(crate) armed: AtomicU64,
+    }
+
+    impl Clock for Still {
+        fn now(&self) -> u64 {
+            self.now.load(Ordering::SeqCst)
+        }
+
+        fn arm(&self, _: u32, deadline: u64) {
+            self.armed.store(deadline, Ordering::SeqCst);
+        }
+    }
+
+    /// The first of two processors of that model.
+    pub(crate) fn core(model: &str) -> Core {
+        let features = Arc::new(Features::model(model).unwrap());
+        let shared = Arc::new(Shared::new(2, Arc::new(Still::default()), 62_500_000));
+        Core::new(0, 1 << 31, features, shared)
+    }
+}
