@@ -7,7 +7,13 @@ pub const fn encode(op0: u16, op1: u16, crn: u16, crm: u16, op2: u16) -> u16 {
 
 /// op0, op1, CRn, CRm, op2 of an encoding.
 pub const fn fields(encoding: u16) -> (u16, u16, u16, u16, u16) {
-    (encoding >> 14, encoding >> 11 & 7, encoding >> 7 & 15, encoding >> 3 & 15, encoding & 7)
+    (
+        encoding >> 14,
+        encoding >> 11 & 7,
+        encoding >> 7 & 15,
+        encoding >> 3 & 15,
+        encoding & 7,
+    )
 }
 
 // Debug

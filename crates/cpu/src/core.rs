@@ -14,6 +14,7 @@ use std::sync::Arc;
 use aarch64::Extension;
 
 use crate::emit::{Flow, Key};
+use crate::exception::pstate;
 use crate::features::Features;
 use crate::signals::Signals;
 use crate::state::State;
@@ -56,7 +57,11 @@ impl Shared {
     /// For `cpus` processors.
     pub fn new(cpus: u32, clock: Arc<dyn Clock>, frequency: u64) -> Shared {
         let processors = (0..cpus).map(|_| Arc::default()).collect();
-        Shared { processors, clock, frequency: frequency.max(1) }
+        Shared {
+            processors,
+            clock,
+            frequency: frequency.max(1),
+        }
     }
 
     /// The mailbox of each processor.
@@ -90,9 +95,15 @@ pub struct Core {
     pub(crate) exit: Option<Exit>,
     /// In CPU_SUSPEND: waits for an interrupt before anything else.
     pub(crate) suspended: bool,
-    /// Levels last reported of the virtual and physical timer and the PMU.
-    pub(crate) timer_levels: [bool; 2],
-    pub(crate) pmu_level: bool,
+    /// Debug exceptions may come: the run loop calls [`Core::before_instruction`] and the other hooks around each
+    /// instruction. Follows [`Core::key`].
+    pub debugging: bool,
+    /// The current instruction is being stepped.
+    pub(crate) stepping: bool,
+    /// Levels last reported of the virtual and physical timer and the performance monitors.
+    pub(crate) reported: [Option<bool>; 3],
+    /// What the clock was last armed for.
+    pub(crate) armed: Option<u64>,
 }
 
 impl Core {
@@ -101,7 +112,7 @@ impl Core {
         let signals = shared.processors()[index as usize].clone();
         let waits = vec![0; shared.processors().len()];
         let mut core = Core {
-            state: State::power_on(mpidr, &features),
+            state: State::power_on(mpidr),
             features,
             index,
             signals,
@@ -123,8 +134,10 @@ impl Core {
             has_waits: false,
             exit: None,
             suspended: false,
-            timer_levels: [false; 2],
-            pmu_level: false,
+            debugging: false,
+            stepping: false,
+            reported: [None; 3],
+            armed: None,
         };
         core.refresh();
         core
@@ -138,13 +151,14 @@ impl Core {
 
 impl State {
     /// What a processor starts from: EL1h, all interrupts masked, MMU and caches off (DDI 0487, D1.9).
-    pub fn power_on(mpidr: u64, features: &Features) -> State {
-        let _ = features;
+    pub fn power_on(mpidr: u64) -> State {
         let mut state = State::zero(mpidr);
         state.el = 1;
         state.sp_sel = true;
-        state.pstate = 0x3c0;
+        state.pstate = pstate::DAIF;
+        // RES1 bits; SPAN is 1 at reset and, without PAN, always.
         state.sctlr[1] = 0x30d0_0980;
+        state.debug.os_lock = true;
         state
     }
 }
@@ -169,6 +183,25 @@ impl Core {
             btype: 0,
             extensions: self.features.extensions,
         };
+        self.refresh_debug();
+    }
+
+    /// Power-on state. Interrupt lines keep the levels they are driven to; what was under way is dropped.
+    pub fn reset(&mut self) {
+        self.set_state(State::power_on(self.state.mpidr));
+    }
+
+    /// Puts another state in the place of this, between runs.
+    pub fn set_state(&mut self, state: State) {
+        self.state = state;
+        self.exit = None;
+        self.suspended = false;
+        self.stepping = false;
+        self.waits.fill(0);
+        self.has_waits = false;
+        self.translation_epoch = self.translation_epoch.wrapping_add(1);
+        self.forget_reports();
+        self.refresh();
     }
 }
 

@@ -22,6 +22,7 @@ pub mod pstate {
     pub const SS: u32 = 1 << 21;
     pub const PAN: u32 = 1 << 22;
     pub const UAO: u32 = 1 << 23;
+    pub const DIT: u32 = 1 << 24;
     pub const NZCV: u32 = 0xf << 28;
     /// In SPSR: the exception level came from AArch32.
     pub const AARCH32: u32 = 1 << 4;
@@ -50,6 +51,7 @@ pub enum DataAccess {
 impl Core {
     /// Enters EL1's handler. `return_address` goes to ELR.
     fn enter_handler(&mut self, kind: u64, return_address: u64) {
+        self.sync_pmu_filter();
         let s = &mut self.state;
         let origin = match (s.el, s.sp_sel) {
             (0, _) => 0x400,
@@ -76,7 +78,13 @@ impl Core {
     }
 
     /// A synchronous exception at EL1 with ESR and, where given, FAR.
-    pub fn take_synchronous(&mut self, class: u32, iss: u32, far: Option<u64>, return_address: u64) -> Taken {
+    pub fn take_synchronous(
+        &mut self,
+        class: u32,
+        iss: u32,
+        far: Option<u64>,
+        return_address: u64,
+    ) -> Taken {
         self.state.esr[1] = esr::syndrome(class, iss);
         if let Some(far) = far {
             self.state.far[1] = far;
@@ -104,7 +112,13 @@ impl Core {
 
     /// An alignment fault of a data access of the current instruction.
     pub fn alignment_fault(&mut self, address: u64, access: DataAccess) -> Taken {
-        self.data_abort(Fault { status: status::ALIGNMENT }, address, access)
+        self.data_abort(
+            Fault {
+                status: status::ALIGNMENT,
+            },
+            address,
+            access,
+        )
     }
 
     /// The stack pointer is not aligned and the base of an access.
@@ -121,24 +135,34 @@ impl Core {
 
     /// Takes an exception that an instruction causes, or performs the call that it is. The PC is where execution goes on.
     pub fn exception(&mut self, world: &dyn World, exception: Exception) {
+        let is_call = matches!(exception, Exception::Hvc(_) | Exception::Smc(_));
+        if is_call && self.state.el != 0 {
+            self.advance_step();
+            self.call(world);
+        } else {
+            self.synchronous(exception);
+        }
+    }
+
+    /// The same for what is no call.
+    pub(crate) fn synchronous(&mut self, exception: Exception) -> Taken {
         let pc = self.state.pc;
-        let next = pc.wrapping_add(4);
         let (class, iss, far, back) = match exception {
-            Exception::Undefined => (class::UNKNOWN, 0, None, pc),
-            Exception::Svc(immediate) => (class::SVC, immediate.into(), None, next),
-            Exception::Hvc(_) | Exception::Smc(_) if self.state.el != 0 => {
-                return self.call(world);
+            Exception::Svc(immediate) => {
+                self.advance_step();
+                (class::SVC, immediate.into(), None, pc.wrapping_add(4))
             }
-            Exception::Hvc(_) | Exception::Smc(_) => (class::UNKNOWN, 0, None, pc),
+            // Halting debug is not enabled: HLT is undefined. So are calls from EL0.
+            Exception::Undefined | Exception::Hlt(_) | Exception::Hvc(_) | Exception::Smc(_) => {
+                (class::UNKNOWN, 0, None, pc)
+            }
             Exception::Brk(immediate) => (class::BRK, immediate.into(), None, pc),
-            // Halting debug is not enabled: HLT is undefined.
-            Exception::Hlt(_) => (class::UNKNOWN, 0, None, pc),
             // CV = 1, COND = 14.
-            Exception::FpTrap => (class::FP, 0x1e0_0000 & 0x1ff_ffff, None, pc),
+            Exception::FpTrap => (class::FP, 0x1e0_0000, None, pc),
             Exception::IllegalState => (class::ILLEGAL_STATE, 0, None, pc),
             Exception::PcAlignment => (class::PC_ALIGNMENT, 0, Some(pc), pc),
         };
-        self.take_synchronous(class, iss, far, back);
+        self.take_synchronous(class, iss, far, back)
     }
 
     /// An undefined instruction or system register.
@@ -174,6 +198,7 @@ impl Core {
 
     /// ERET. The PC is where execution goes on, also when the return was illegal.
     pub fn exception_return(&mut self) {
+        self.sync_pmu_filter();
         let spsr = self.state.spsr[1] as u32;
         let elr = self.state.elr[1];
         self.state.monitor.armed = false;
@@ -197,8 +222,14 @@ impl Core {
         }
         self.state.nzcv = spsr & pstate::NZCV;
         self.state.pc = if legal { self.branch_address(elr) } else { elr };
+        // The step that ERET is part of, if any, is not the one it arms.
+        self.stepping = false;
         self.refresh();
         self.check_interrupts();
+        if self.state.pstate & pstate::IL != 0 {
+            // What would be the next instruction takes this; nothing observable comes between.
+            self.synchronous(Exception::IllegalState);
+        }
     }
 
     /// Bits of SPSR that [`crate::State::pstate`] takes: those of features that are there.
@@ -212,6 +243,9 @@ impl Core {
         }
         if self.features.has(Extension::Uao) {
             bits |= pstate::UAO;
+        }
+        if self.features.has(Extension::Dit) {
+            bits |= pstate::DIT;
         }
         bits
     }
@@ -250,7 +284,8 @@ impl Core {
         let tcr = self.state.tcr[1];
         let upper = target & 1 << 55 != 0;
         let (tbi, tbid) = if upper { (38, 52) } else { (37, 51) };
-        let ignored = tcr >> tbi & 1 != 0 && !(self.features.has(Extension::PAuth) && tcr >> tbid & 1 != 0);
+        let ignored =
+            tcr >> tbi & 1 != 0 && !(self.features.has(Extension::PAuth) && tcr >> tbid & 1 != 0);
         if !ignored {
             target
         } else if upper {

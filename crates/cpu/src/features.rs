@@ -45,11 +45,20 @@ pub enum FeatureError {
     #[error("unable to find CPU model '{0}'")]
     Model(String),
     #[error("the CPU model '{model}' has no property '{property}'")]
-    Property { model: &'static str, property: String },
+    Property {
+        model: &'static str,
+        property: String,
+    },
 }
 
 /// The names of all models, the default first.
-pub const MODELS: &[&str] = &["max", "cortex-a57", "cortex-a72", "cortex-a76", "neoverse-n1"];
+pub const MODELS: &[&str] = &[
+    "max",
+    "cortex-a57",
+    "cortex-a72",
+    "cortex-a76",
+    "neoverse-n1",
+];
 
 const V8_0: Extensions = Extensions::NONE
     .with(Extension::Crc32)
@@ -120,7 +129,11 @@ impl Features {
                 ..v8_0
             },
             "cortex-a57" => v8_0,
-            "cortex-a72" => Features { name: "cortex-a72", midr: 0x410f_d083, ..v8_0 },
+            "cortex-a72" => Features {
+                name: "cortex-a72",
+                midr: 0x410f_d083,
+                ..v8_0
+            },
             "cortex-a76" => Features {
                 name: "cortex-a76",
                 extensions: V8_2,
@@ -165,7 +178,10 @@ impl Features {
             }
             _ => {
                 let property = property.to_string();
-                return Err(FeatureError::Property { model: self.name, property });
+                return Err(FeatureError::Property {
+                    model: self.name,
+                    property,
+                });
             }
         }
         Ok(())
@@ -264,8 +280,16 @@ mod tests {
         assert_eq!(max.id_register(r::ID_AA64ISAR1_EL1), 0x0000_0010_0010_0001);
         assert_eq!(max.id_register(r::ID_AA64DFR0_EL1) >> 8 & 0xf, 0);
         assert!(max.set("sve", true).is_err());
-        assert!(Features::model("cortex-a57").unwrap().set("pauth", true).is_err());
+        assert!(
+            Features::model("cortex-a57")
+                .unwrap()
+                .set("pauth", true)
+                .is_err()
+        );
         assert!(MODELS.iter().all(|m| Features::model(m).is_ok()));
-        assert_eq!(Features::model("pentium"), Err(FeatureError::Model("pentium".into())));
+        assert_eq!(
+            Features::model("pentium"),
+            Err(FeatureError::Model("pentium".into()))
+        );
     }
 }

@@ -5,13 +5,16 @@
 //! - [`World`]: what it finds around it.
 
 mod core;
+mod debug;
 mod emit;
 pub mod exception;
 mod features;
 pub mod mmu;
+mod pmu;
 mod registers;
 mod service;
 pub mod signals;
+mod timer;
 pub mod tlbi;
 pub mod float;
 mod state;

@@ -77,7 +77,11 @@ impl Translation {
         match (el0, pan && self.user) {
             (true, _) => self.el0,
             (false, false) => self.el1,
-            (false, true) => Permissions { read: false, write: false, ..self.el1 },
+            (false, true) => Permissions {
+                read: false,
+                write: false,
+                ..self.el1
+            },
         }
     }
 }
@@ -88,7 +92,6 @@ pub struct Fault {
     /// DFSC or IFSC, level included ([`aarch64::esr::status`]).
     pub status: u32,
 }
-
 
 /// TCR_EL1's fields (D17.2.139).
 mod tcr {
@@ -170,7 +173,11 @@ impl Half {
 
     /// Whether the bits above the input size are what they must be.
     fn holds(&self, address: u64) -> bool {
-        let top = if self.top_byte_ignored { (address << 8) as i64 >> 8 } else { address as i64 };
+        let top = if self.top_byte_ignored {
+            (address << 8) as i64 >> 8
+        } else {
+            address as i64
+        };
         let above = top >> self.input_bits;
         above == if self.upper { -1 } else { 0 }
     }
@@ -186,11 +193,21 @@ impl Slot {
     /// The slot at `address`, or an external abort: tables are in RAM or in flash that reads as an array.
     fn find(space: &AddressSpace, address: u64, level: u32) -> Result<Slot, Fault> {
         let (host, writable) = match space.find(address, false) {
-            Some(Found::Memory { host, contiguous, writable }) if contiguous >= 8 => (host, writable),
-            _ => return Err(Fault { status: status::EXTERNAL_ON_WALK | level }),
+            Some(Found::Memory {
+                host,
+                contiguous,
+                writable,
+            }) if contiguous >= 8 => (host, writable),
+            _ => {
+                return Err(Fault {
+                    status: status::EXTERNAL_ON_WALK | level,
+                });
+            }
         };
         if !(host as usize).is_multiple_of(8) {
-            return Err(Fault { status: status::EXTERNAL_ON_WALK | level });
+            return Err(Fault {
+                status: status::EXTERNAL_ON_WALK | level,
+            });
         }
         Ok(Slot { host, writable })
     }
@@ -221,29 +238,51 @@ impl Core {
     /// Translates a virtual address of EL1 or EL0. The address is as the program has it, tag included.
     ///
     /// Reads tables in RAM and in flash; updates access flag and dirty state in RAM where the guest turned that on.
-    pub fn translate(&self, space: &AddressSpace, address: u64, request: Request) -> Result<Translation, Fault> {
+    pub fn translate(
+        &self,
+        space: &AddressSpace,
+        address: u64,
+        request: Request,
+    ) -> Result<Translation, Fault> {
         for _ in 0..UPDATE_ATTEMPTS {
             if let Some(result) = self.walk(space, address, request, true) {
                 return result;
             }
         }
-        Err(Fault { status: status::ATOMIC_UPDATE })
+        Err(Fault {
+            status: status::ATOMIC_UPDATE,
+        })
     }
 
     /// The same, as AT instructions do it: nothing in memory changes.
-    pub(crate) fn probe(&self, space: &AddressSpace, address: u64, request: Request) -> Result<Translation, Fault> {
+    pub(crate) fn probe(
+        &self,
+        space: &AddressSpace,
+        address: u64,
+        request: Request,
+    ) -> Result<Translation, Fault> {
         self.walk(space, address, request, false)
-            .unwrap_or(Err(Fault { status: status::ATOMIC_UPDATE }))
+            .unwrap_or(Err(Fault {
+                status: status::ATOMIC_UPDATE,
+            }))
     }
 
     /// Which access a fault of an atomic (or other) access is reported as: of a write, unless a read would have faulted
     /// too (ESR_ELx.WnR).
-    pub fn faulting_access(&self, space: &AddressSpace, address: u64, request: Request) -> DataAccess {
+    pub fn faulting_access(
+        &self,
+        space: &AddressSpace,
+        address: u64,
+        request: Request,
+    ) -> DataAccess {
         match request.purpose {
             Purpose::Read | Purpose::Execute => DataAccess::Read,
             Purpose::Write => DataAccess::Write,
             Purpose::ReadWrite => {
-                let read = Request { purpose: Purpose::Read, ..request };
+                let read = Request {
+                    purpose: Purpose::Read,
+                    ..request
+                };
                 match self.probe(space, address, read) {
                     Ok(_) => DataAccess::Write,
                     Err(_) => DataAccess::Read,
@@ -255,9 +294,17 @@ impl Core {
     /// The current ASID, 8 or 16 bits: what non-global entries are tagged with.
     pub fn asid(&self) -> u16 {
         let s = &self.state;
-        let table = if s.tcr[1] >> tcr::A1 & 1 != 0 { s.ttbr1[1] } else { s.ttbr0[1] };
+        let table = if s.tcr[1] >> tcr::A1 & 1 != 0 {
+            s.ttbr1[1]
+        } else {
+            s.ttbr0[1]
+        };
         let asid = (table >> 48) as u16;
-        if s.tcr[1] >> tcr::AS & 1 != 0 { asid } else { asid & 0xff }
+        if s.tcr[1] >> tcr::AS & 1 != 0 {
+            asid
+        } else {
+            asid & 0xff
+        }
     }
 
     /// Whether stage 1 translation is on (SCTLR_EL1.M).
@@ -269,11 +316,21 @@ impl Core {
     fn untranslated(&self, address: u64, request: Request) -> Result<Translation, Fault> {
         let execute = request.purpose == Purpose::Execute;
         let half = Half::of(self, address, execute);
-        let physical = if half.top_byte_ignored { address & !(0xff << 56) } else { address };
+        let physical = if half.top_byte_ignored {
+            address & !(0xff << 56)
+        } else {
+            address
+        };
         if physical >> self.features.physical_bits() != 0 {
-            return Err(Fault { status: status::ADDRESS_SIZE });
+            return Err(Fault {
+                status: status::ADDRESS_SIZE,
+            });
         }
-        let all = Permissions { read: true, write: true, execute: true };
+        let all = Permissions {
+            read: true,
+            write: true,
+            execute: true,
+        };
         Ok(Translation {
             physical,
             block_bits: 48,
@@ -305,11 +362,18 @@ impl Core {
     }
 
     /// Walks the tables down to a valid page or block.
-    fn find_leaf(&self, space: &AddressSpace, address: u64, request: Request) -> Result<Leaf, Fault> {
+    fn find_leaf(
+        &self,
+        space: &AddressSpace,
+        address: u64,
+        request: Request,
+    ) -> Result<Leaf, Fault> {
         let half = Half::of(self, address, request.purpose == Purpose::Execute);
         let out_of_range = !half.holds(address) || half.disabled || (half.e0pd && request.el0);
         if out_of_range {
-            return Err(Fault { status: status::TRANSLATION });
+            return Err(Fault {
+                status: status::TRANSLATION,
+            });
         }
         let output_bits = [32, 36, 40, 42, 44, 48, 48, 48]
             [(self.state.tcr[1] >> tcr::IPS & 7) as usize]
@@ -321,7 +385,9 @@ impl Core {
         let index_bits = half.input_bits - shift;
         let mut table = half.table & descriptor::ADDRESS_AND_LOW & !((8u64 << index_bits) - 1);
         if table >> output_bits != 0 {
-            return Err(Fault { status: status::ADDRESS_SIZE });
+            return Err(Fault {
+                status: status::ADDRESS_SIZE,
+            });
         }
         let mut hierarchy = 0;
         let input = address & ((1 << half.input_bits) - 1);
@@ -338,15 +404,26 @@ impl Core {
                 _ => false,
             };
             if value & descriptor::VALID == 0 || (!leaf && (level == 3 || !is_table)) {
-                return Err(Fault { status: status::TRANSLATION | level });
+                return Err(Fault {
+                    status: status::TRANSLATION | level,
+                });
             }
             let below = if leaf { shift } else { half.granule_bits };
             let next = value & descriptor::ADDRESS & !((1 << below) - 1);
             if next >> output_bits != 0 {
-                return Err(Fault { status: status::ADDRESS_SIZE | level });
+                return Err(Fault {
+                    status: status::ADDRESS_SIZE | level,
+                });
             }
             if leaf {
-                return Ok(Leaf { slot, value, output: next, hierarchy, level, shift });
+                return Ok(Leaf {
+                    slot,
+                    value,
+                    output: next,
+                    hierarchy,
+                    level,
+                    shift,
+                });
             }
             if !half.hierarchy_disabled {
                 hierarchy |= value;
@@ -370,7 +447,11 @@ impl Core {
         let t = self.state.tcr[1];
         let set_access = self.features.hafdbs >= 1 && t >> tcr::HA & 1 != 0;
         let set_dirty = set_access && self.features.hafdbs >= 2 && t >> tcr::HD & 1 != 0;
-        let fault = |code: u32| Some(Err(Fault { status: code | leaf.level }));
+        let fault = |code: u32| {
+            Some(Err(Fault {
+                status: code | leaf.level,
+            }))
+        };
         let mut value = leaf.value;
         if value & d::AF == 0 {
             if !set_access {
@@ -380,7 +461,8 @@ impl Core {
         }
         // The page is writable, though a first write has to make it so.
         let clean = set_dirty && value & d::DBM != 0 && value & d::READ_ONLY != 0;
-        let read_only = (value & d::READ_ONLY != 0 && !clean) || leaf.hierarchy & d::READ_ONLY_TABLE != 0;
+        let read_only =
+            (value & d::READ_ONLY != 0 && !clean) || leaf.hierarchy & d::READ_ONLY_TABLE != 0;
         let user = value & d::USER != 0 && leaf.hierarchy & d::NO_USER_TABLE == 0;
         let pxn = value & d::PXN != 0 || leaf.hierarchy & d::PXN_TABLE != 0;
         let uxn = value & d::UXN != 0 || leaf.hierarchy & d::UXN_TABLE != 0;
@@ -390,7 +472,11 @@ impl Core {
         let mut translation = Translation {
             physical: leaf.output | address & ((1 << leaf.shift) - 1),
             block_bits: leaf.shift as u8,
-            memory: if attributes & 0xf0 == 0 { MemoryType::Device } else { MemoryType::Normal },
+            memory: if attributes & 0xf0 == 0 {
+                MemoryType::Device
+            } else {
+                MemoryType::Normal
+            },
             attributes,
             shareability: (value >> 8 & 3) as u8,
             el0: Permissions {
@@ -427,7 +513,9 @@ impl Core {
         }
         if update && value != leaf.value {
             if !leaf.slot.writable {
-                return Some(Err(Fault { status: status::ATOMIC_UPDATE }));
+                return Some(Err(Fault {
+                    status: status::ATOMIC_UPDATE,
+                }));
             }
             if !leaf.slot.exchange(leaf.value, value) {
                 return None;

@@ -13,8 +13,8 @@ use crate::world::World;
 
 /// How often WFI looks before the thread sleeps: a wake-up by the host costs tens of microseconds.
 const SPINS: u32 = 200;
-/// An armed exclusive monitor is cleared by stores that nobody tells us of: WFE then waits no longer than this.
-const EVENT_WAIT: Duration = Duration::from_micros(50);
+/// WFE without an event, at most: the store that it waits for may come with none (the event stream, a cleared monitor).
+const EVENT_WAIT: Duration = Duration::from_micros(100);
 
 impl Core {
     /// Starts a run: from here on shoot-downs wait for this processor.
@@ -22,6 +22,7 @@ impl Core {
         self.signals.set_running(true);
         Core::drain(&self.signals, tlb);
         self.refresh();
+        self.forget_reports();
         self.update_timers(world);
         self.check_interrupts();
     }
@@ -44,6 +45,7 @@ impl Core {
                 self.state.event = true;
             }
             if pending & attention::TIMER != 0 {
+                self.armed = None;
                 self.update_timers(world);
             }
             if let Some(exit) = self.exit.take() {
@@ -121,7 +123,7 @@ impl Core {
         self.update_timers(world);
         for _ in 0..SPINS {
             if self.wake_up() || self.signals.pending.load(Ordering::Relaxed) & LEAVING != 0 {
-                return;
+                return self.check_interrupts();
             }
             std::hint::spin_loop();
         }
@@ -155,7 +157,9 @@ impl Core {
 
     /// Consumes an event that arrived meanwhile.
     fn take_event(&mut self) {
-        self.signals.pending.fetch_and(!attention::EVENT, Ordering::SeqCst);
+        self.signals
+            .pending
+            .fetch_and(!attention::EVENT, Ordering::SeqCst);
         self.state.event = false;
     }
 
@@ -171,15 +175,19 @@ impl Core {
         self.signals.park(timeout);
         self.signals.set_running(true);
         Core::drain(&self.signals, tlb);
-        let pending = self.signals.pending.fetch_and(!attention::TIMER, Ordering::SeqCst);
-        if pending & attention::TIMER != 0 || due.is_some() {
-            self.update_timers(world);
+        // Left set, these would keep the processor from sleeping again.
+        let taken = attention::TIMER | attention::EVENT | attention::INTERRUPT;
+        let pending = self.signals.pending.fetch_and(!taken, Ordering::SeqCst);
+        if pending & attention::TIMER != 0 {
+            self.armed = None;
         }
-        // Left set, these would keep the processor from sleeping: the lines say it, and events are kept.
-        let pending = self.signals.pending.fetch_and(!attention::EVENT, Ordering::SeqCst);
         if pending & attention::EVENT != 0 {
             self.state.event = true;
         }
+        if pending & attention::TIMER != 0 || due.is_some() {
+            self.update_timers(world);
+        }
+        self.check_interrupts();
     }
 }
 

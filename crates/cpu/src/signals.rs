@@ -137,7 +137,10 @@ impl Signals {
     pub(crate) fn drain(&self, mut apply: impl FnMut(&Invalidation)) {
         let (taken, ticket) = {
             let mut queue = self.queue.lock();
-            (std::mem::take(&mut *queue), self.requested.load(Ordering::SeqCst))
+            (
+                std::mem::take(&mut *queue),
+                self.requested.load(Ordering::SeqCst),
+            )
         };
         for invalidation in &taken {
             apply(invalidation);

@@ -44,8 +44,14 @@ impl Invalidation {
         let invalidation = match local {
             r::TLBI_VMALLE1 => Invalidation::All,
             r::TLBI_ASIDE1 => Invalidation::Asid(asid),
-            r::TLBI_VAE1 | r::TLBI_VALE1 => Invalidation::Address { address, asid: Some(asid) },
-            r::TLBI_VAAE1 | r::TLBI_VAALE1 => Invalidation::Address { address, asid: None },
+            r::TLBI_VAE1 | r::TLBI_VALE1 => Invalidation::Address {
+                address,
+                asid: Some(asid),
+            },
+            r::TLBI_VAAE1 | r::TLBI_VAALE1 => Invalidation::Address {
+                address,
+                asid: None,
+            },
             _ => return None,
         };
         Some((invalidation, crm == 3))
@@ -85,7 +91,8 @@ impl Core {
             let ticket = std::mem::take(&mut self.waits[i]);
             let mut turns = 0u32;
             while ticket != 0 && !other.is_invalidated(ticket) {
-                self.signals.drain(|invalidation| tlb.invalidate(invalidation));
+                self.signals
+                    .drain(|invalidation| tlb.invalidate(invalidation));
                 turns = turns.saturating_add(1);
                 if turns < 100 {
                     std::hint::spin_loop();
@@ -98,7 +105,9 @@ impl Core {
 
     /// Drains the invalidation queue.
     pub(crate) fn drain(signals: &Signals, tlb: &mut dyn Invalidate) {
-        signals.pending.fetch_and(!crate::signals::attention::TLBI, Ordering::SeqCst);
+        signals
+            .pending
+            .fetch_and(!crate::signals::attention::TLBI, Ordering::SeqCst);
         signals.drain(|invalidation| tlb.invalidate(invalidation));
     }
 }

@@ -123,9 +123,18 @@ impl fmt::Display for Accelerator {
 /// Every accelerator, best first.
 pub fn accelerators() -> Vec<Accelerator> {
     vec![
-        Accelerator { name: "hvf", unavailable: Some(hvf_missing()) },
-        Accelerator { name: "kvm", unavailable: Some(kvm_missing()) },
-        Accelerator { name: "jit", unavailable: None },
+        Accelerator {
+            name: "hvf",
+            unavailable: Some(hvf_missing()),
+        },
+        Accelerator {
+            name: "kvm",
+            unavailable: Some(kvm_missing()),
+        },
+        Accelerator {
+            name: "jit",
+            unavailable: None,
+        },
     ]
 }
 
@@ -135,7 +144,9 @@ pub fn engine(name: &str) -> Result<Box<dyn Engine>, Error> {
         "jit" | "tcg" => Ok(Box::new(jit::Jit)),
         "hvf" => Err(Error::Unavailable(hvf_missing())),
         "kvm" => Err(Error::Unavailable(kvm_missing())),
-        _ => Err(Error::Unavailable(format!("no accelerator is called {name}"))),
+        _ => Err(Error::Unavailable(format!(
+            "no accelerator is called {name}"
+        ))),
     }
 }
 

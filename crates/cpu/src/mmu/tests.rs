@@ -22,7 +22,15 @@ impl Tables {
         let ram = Ram::new(&[(BASE, 0x40_0000)]).unwrap();
         let space = AddressSpace::new();
         for (start, size, host) in ram.ranges() {
-            space.map(start, size, Mapping::Ram { host: host as usize }).unwrap();
+            space
+                .map(
+                    start,
+                    size,
+                    Mapping::Ram {
+                        host: host as usize,
+                    },
+                )
+                .unwrap();
         }
         let mut core = core("max");
         let (tg0, tg1) = match granule_bits {
@@ -38,7 +46,13 @@ impl Tables {
         core.state.ttbr0[1] = root;
         core.state.ttbr1[1] = root;
         let next = BASE + (1 << granule_bits);
-        Tables { ram, space, core, next, granule_bits }
+        Tables {
+            ram,
+            space,
+            core,
+            next,
+            granule_bits,
+        }
     }
 
     fn slot(&self, table: u64, address: u64, bits: u32, level: u32) -> u64 {
@@ -71,16 +85,34 @@ impl Tables {
     }
 
     fn at(&self, address: u64, purpose: Purpose) -> Result<Translation, Fault> {
-        self.core.translate(&self.space, address, Request { purpose, el0: false, pan: false })
+        self.core.translate(
+            &self.space,
+            address,
+            Request {
+                purpose,
+                el0: false,
+                pan: false,
+            },
+        )
     }
 
     fn el0(&self, address: u64, purpose: Purpose) -> Result<Translation, Fault> {
-        self.core.translate(&self.space, address, Request { purpose, el0: true, pan: false })
+        self.core.translate(
+            &self.space,
+            address,
+            Request {
+                purpose,
+                el0: true,
+                pan: false,
+            },
+        )
     }
 }
 
 fn fault(code: u32, level: u32) -> Fault {
-    Fault { status: code | level }
+    Fault {
+        status: code | level,
+    }
 }
 
 #[test]
@@ -100,10 +132,19 @@ fn each_granule_and_size_walks() {
             // The same tables in the upper half.
             let upper = address | u64::MAX << bits;
             assert_eq!(t.at(upper, Purpose::Read).unwrap().physical, 0x12_3450_0000);
-            assert_eq!(t.at(address + page, Purpose::Read), Err(fault(status::TRANSLATION, 3)));
+            assert_eq!(
+                t.at(address + page, Purpose::Read),
+                Err(fault(status::TRANSLATION, 3))
+            );
             // Out of range: level 0.
-            assert_eq!(t.at(address | 1 << bits, Purpose::Read), Err(fault(status::TRANSLATION, 0)));
-            assert_eq!(t.at(upper ^ 1 << 56, Purpose::Read), Err(fault(status::TRANSLATION, 0)));
+            assert_eq!(
+                t.at(address | 1 << bits, Purpose::Read),
+                Err(fault(status::TRANSLATION, 0))
+            );
+            assert_eq!(
+                t.at(upper ^ 1 << 56, Purpose::Read),
+                Err(fault(status::TRANSLATION, 0))
+            );
         }
     }
 }
@@ -113,22 +154,39 @@ fn blocks() {
     let mut t = Tables::new(12, 39);
     t.map(0x4000_0000, 39, 1, 0x80_0000_0000 | descriptor::AF);
     t.map(0x20_0000, 39, 2, 0x1_0020_0000 | descriptor::AF);
-    assert_eq!(t.at(0x4123_4567, Purpose::Read).unwrap().physical, 0x80_0123_4567);
+    assert_eq!(
+        t.at(0x4123_4567, Purpose::Read).unwrap().physical,
+        0x80_0123_4567
+    );
     let two = t.at(0x21_2345, Purpose::Read).unwrap();
     assert_eq!((two.physical, two.block_bits), (0x1_0021_2345, 21));
     // A level 3 entry must say page.
     let at = t.map(0x1000, 39, 3, 0x1000 | descriptor::AF);
-    t.ram.dma().write_u64(at, 0x1000 | descriptor::AF | 1).unwrap();
-    assert_eq!(t.at(0x1000, Purpose::Read), Err(fault(status::TRANSLATION, 3)));
+    t.ram
+        .dma()
+        .write_u64(at, 0x1000 | descriptor::AF | 1)
+        .unwrap();
+    assert_eq!(
+        t.at(0x1000, Purpose::Read),
+        Err(fault(status::TRANSLATION, 3))
+    );
     // 64 KiB granules have no block at level 1.
     let mut t = Tables::new(16, 48);
     t.map(0, 48, 1, descriptor::AF);
     assert_eq!(t.at(0, Purpose::Read), Err(fault(status::TRANSLATION, 1)));
     t.map(1 << 42, 48, 2, 0x2000_0000 | descriptor::AF);
-    assert_eq!(t.at((1 << 42) + 0x1234_5678, Purpose::Read).unwrap().physical, 0x3234_5678);
+    assert_eq!(
+        t.at((1 << 42) + 0x1234_5678, Purpose::Read)
+            .unwrap()
+            .physical,
+        0x3234_5678
+    );
     let mut t = Tables::new(14, 47);
     t.map(0, 47, 2, 0x1_0200_0000 | descriptor::AF);
-    assert_eq!(t.at(0x123_4567, Purpose::Read).unwrap().physical, 0x1_0323_4567);
+    assert_eq!(
+        t.at(0x123_4567, Purpose::Read).unwrap().physical,
+        0x1_0323_4567
+    );
 }
 
 #[test]
@@ -147,7 +205,9 @@ fn permissions_follow_the_table() {
     ];
     let text = |p: Permissions| {
         let c = |on, c| if on { c } else { '-' };
-        [c(p.read, 'r'), c(p.write, 'w'), c(p.execute, 'x')].iter().collect::<String>()
+        [c(p.read, 'r'), c(p.write, 'w'), c(p.execute, 'x')]
+            .iter()
+            .collect::<String>()
     };
     for (bits, el0, el1) in cases {
         t.map(0x5000, 39, 3, 0x5000 | d::AF | bits);
@@ -155,7 +215,11 @@ fn permissions_follow_the_table() {
         assert_eq!(text(found.el0), el0, "{bits:#x}");
         assert_eq!(text(found.el1), el1, "{bits:#x}");
         let check = |who: &str, c: char| who.contains(c);
-        for (purpose, c) in [(Purpose::Read, 'r'), (Purpose::Write, 'w'), (Purpose::Execute, 'x')] {
+        for (purpose, c) in [
+            (Purpose::Read, 'r'),
+            (Purpose::Write, 'w'),
+            (Purpose::Execute, 'x'),
+        ] {
             let denied = Err(fault(status::PERMISSION, 3));
             assert_eq!(t.el0(0x5000, purpose).is_ok(), check(el0, c));
             assert_eq!(t.at(0x5000, purpose).is_ok(), check(el1, c));
@@ -171,8 +235,15 @@ fn permissions_follow_the_table() {
     t.map(0x5000, 39, 3, 0x5000 | d::AF | d::USER);
     assert_eq!(text(t.at(0x5000, Purpose::Read).unwrap().el0), "rw-");
     // PAN: no data of EL0's, by EL1.
-    let pan = Request { purpose: Purpose::Read, el0: false, pan: true };
-    assert_eq!(t.core.translate(&t.space, 0x5000, pan), Err(fault(status::PERMISSION, 3)));
+    let pan = Request {
+        purpose: Purpose::Read,
+        el0: false,
+        pan: true,
+    };
+    assert_eq!(
+        t.core.translate(&t.space, 0x5000, pan),
+        Err(fault(status::PERMISSION, 3))
+    );
 }
 
 #[test]
@@ -186,7 +257,10 @@ fn tables_restrict_unless_hierarchy_is_disabled() {
     t.ram.dma().write_u64(at, entry | limits).unwrap();
     let found = t.at(0x5000, Purpose::Read).unwrap();
     assert!(!found.user && !found.el1.write && !found.el1.execute && !found.el0.read);
-    assert_eq!(t.at(0x5000, Purpose::Write), Err(fault(status::PERMISSION, 3)));
+    assert_eq!(
+        t.at(0x5000, Purpose::Write),
+        Err(fault(status::PERMISSION, 3))
+    );
     t.core.state.tcr[1] |= 1 << 41;
     let found = t.at(0x5000, Purpose::Write).unwrap();
     assert!(found.user && found.el0.write);
@@ -198,15 +272,25 @@ fn access_flag_and_dirty_state() {
     let mut t = Tables::new(12, 39);
     let at = t.map(0x5000, 39, 3, 0x5000 | d::DBM | d::READ_ONLY);
     let read = |t: &Tables| t.ram.dma().read_u64(at).unwrap();
-    assert_eq!(t.at(0x5000, Purpose::Read), Err(fault(status::ACCESS_FLAG, 3)));
+    assert_eq!(
+        t.at(0x5000, Purpose::Read),
+        Err(fault(status::ACCESS_FLAG, 3))
+    );
     t.core.state.tcr[1] |= 1 << tcr::HA;
     // AT leaves memory as it is.
-    let request = Request { purpose: Purpose::Read, el0: false, pan: false };
+    let request = Request {
+        purpose: Purpose::Read,
+        el0: false,
+        pan: false,
+    };
     assert!(t.core.probe(&t.space, 0x5000, request).is_ok());
     assert_eq!(read(&t) & d::AF, 0);
     assert!(t.at(0x5000, Purpose::Read).is_ok());
     assert_ne!(read(&t) & d::AF, 0);
-    assert_eq!(t.at(0x5000, Purpose::Write), Err(fault(status::PERMISSION, 3)));
+    assert_eq!(
+        t.at(0x5000, Purpose::Write),
+        Err(fault(status::PERMISSION, 3))
+    );
     t.core.state.tcr[1] |= 1 << tcr::HD;
     // Clean: the write permission is withheld until a write.
     assert!(!t.at(0x5000, Purpose::Read).unwrap().el1.write);
@@ -216,7 +300,10 @@ fn access_flag_and_dirty_state() {
     // A model without it ignores the controls.
     t.core.features = Arc::new(Features::model("cortex-a57").unwrap());
     t.map(0x5000, 39, 3, 0x5000);
-    assert_eq!(t.at(0x5000, Purpose::Read), Err(fault(status::ACCESS_FLAG, 3)));
+    assert_eq!(
+        t.at(0x5000, Purpose::Read),
+        Err(fault(status::ACCESS_FLAG, 3))
+    );
 }
 
 #[test]
@@ -225,20 +312,32 @@ fn top_bytes_and_halves() {
     let mut t = Tables::new(12, 39);
     t.map(0x5000, 39, 3, 0x5000 | d::AF | d::USER);
     let tagged = 0xab << 56 | 0x5000;
-    assert_eq!(t.at(tagged, Purpose::Read), Err(fault(status::TRANSLATION, 0)));
+    assert_eq!(
+        t.at(tagged, Purpose::Read),
+        Err(fault(status::TRANSLATION, 0))
+    );
     t.core.state.tcr[1] |= 1 << 37;
     assert_eq!(t.at(tagged, Purpose::Read).unwrap().physical, 0x5000);
     assert!(t.el0(tagged, Purpose::Execute).is_ok());
     // TBID0: not of instruction addresses.
     t.core.state.tcr[1] |= 1 << 51;
-    assert_eq!(t.el0(tagged, Purpose::Execute), Err(fault(status::TRANSLATION, 0)));
+    assert_eq!(
+        t.el0(tagged, Purpose::Execute),
+        Err(fault(status::TRANSLATION, 0))
+    );
     assert!(t.el0(tagged, Purpose::Read).is_ok());
     // E0PD0, EPD0.
     t.core.state.tcr[1] |= 1 << 55;
-    assert_eq!(t.el0(0x5000, Purpose::Read), Err(fault(status::TRANSLATION, 0)));
+    assert_eq!(
+        t.el0(0x5000, Purpose::Read),
+        Err(fault(status::TRANSLATION, 0))
+    );
     assert!(t.at(0x5000, Purpose::Read).is_ok());
     t.core.state.tcr[1] |= 1 << 7;
-    assert_eq!(t.at(0x5000, Purpose::Read), Err(fault(status::TRANSLATION, 0)));
+    assert_eq!(
+        t.at(0x5000, Purpose::Read),
+        Err(fault(status::TRANSLATION, 0))
+    );
 }
 
 #[test]
@@ -249,17 +348,29 @@ fn sizes_of_addresses() {
     assert!(t.at(0x5000, Purpose::Read).is_ok());
     t.core.state.tcr[1] &= !(7 << 32);
     t.core.state.tcr[1] |= 2 << 32; // 40 bits
-    assert_eq!(t.at(0x5000, Purpose::Read), Err(fault(status::ADDRESS_SIZE, 3)));
+    assert_eq!(
+        t.at(0x5000, Purpose::Read),
+        Err(fault(status::ADDRESS_SIZE, 3))
+    );
     t.core.state.ttbr0[1] = 1 << 44;
-    assert_eq!(t.at(0x5000, Purpose::Read), Err(fault(status::ADDRESS_SIZE, 0)));
+    assert_eq!(
+        t.at(0x5000, Purpose::Read),
+        Err(fault(status::ADDRESS_SIZE, 0))
+    );
     // Tables where nothing is.
     t.core.state.ttbr0[1] = 1 << 36;
-    assert_eq!(t.at(0x5000, Purpose::Read), Err(fault(status::EXTERNAL_ON_WALK, 1)));
+    assert_eq!(
+        t.at(0x5000, Purpose::Read),
+        Err(fault(status::EXTERNAL_ON_WALK, 1))
+    );
     // MMU off: physical, Device, and no larger than PARange.
     t.core.state.sctlr[1] &= !1;
     let found = t.at(0x5000, Purpose::Write).unwrap();
     assert_eq!((found.physical, found.memory), (0x5000, MemoryType::Device));
-    assert_eq!(t.at(1 << 48, Purpose::Read), Err(fault(status::ADDRESS_SIZE, 0)));
+    assert_eq!(
+        t.at(1 << 48, Purpose::Read),
+        Err(fault(status::ADDRESS_SIZE, 0))
+    );
 }
 
 /// Random tables, controls and addresses: no panic, and every walk ends.
@@ -274,7 +385,11 @@ fn survives_anything() {
         x
     };
     for i in 0..4096 {
-        let value = if i % 3 == 0 { random() } else { BASE | random() & 0x3f_f000 | 3 };
+        let value = if i % 3 == 0 {
+            random()
+        } else {
+            BASE | random() & 0x3f_f000 | 3
+        };
         t.ram.dma().write_u64(BASE + i * 8, value).unwrap();
     }
     let mut hits = 0;
@@ -288,9 +403,17 @@ fn survives_anything() {
         if random() & 1 == 0 {
             address = !address;
         }
-        let purpose = [Purpose::Read, Purpose::Write, Purpose::ReadWrite, Purpose::Execute]
-            [(random() & 3) as usize];
-        let request = Request { purpose, el0: random() & 1 == 0, pan: random() & 1 == 0 };
+        let purpose = [
+            Purpose::Read,
+            Purpose::Write,
+            Purpose::ReadWrite,
+            Purpose::Execute,
+        ][(random() & 3) as usize];
+        let request = Request {
+            purpose,
+            el0: random() & 1 == 0,
+            pan: random() & 1 == 0,
+        };
         hits += u32::from(t.core.translate(&t.space, address, request).is_ok());
     }
     assert!(hits > 100);

@@ -14,6 +14,8 @@ impl Engine for Jit {
 
     fn create(&self, config: Config) -> Result<Arc<dyn Vm>, Error> {
         let _ = config;
-        Err(Error::Unavailable("the interpreter is being written".into()))
+        Err(Error::Unavailable(
+            "the interpreter is being written".into(),
+        ))
     }
 }
