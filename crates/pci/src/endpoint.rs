@@ -265,6 +265,11 @@ impl Endpoint {
         bars.collect()
     }
 
+    /// MSI-X vectors, 0 without MSI-X.
+    pub fn msix_vectors(&self) -> u16 {
+        self.layout.msix.map_or(0, |m| m.vectors)
+    }
+
     /// The size of a BAR, 0 if there is none.
     pub fn bar_size(&self, index: u8) -> u64 {
         self.layout
