@@ -242,7 +242,9 @@ mod tests {
                     a.name()
                 );
             }
-            assert_eq!(decode(value, EVERYTHING).map(|i| i.name()), Some(a.name()));
+            // Its own fields all clear or all set may be what a special case before it takes; not both.
+            let reached = [value, value | !mask].map(|word| decode(word, EVERYTHING));
+            assert!(reached.contains(&Some(a)), "{} is not reached", a.name());
         }
     }
 
