@@ -13,6 +13,8 @@
 pub mod bank;
 mod inputs;
 mod outputs;
+#[cfg(test)]
+mod random;
 pub mod v2;
 pub mod v2m;
 pub mod v3;

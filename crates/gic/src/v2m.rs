@@ -25,7 +25,7 @@ pub fn spi(data: u32) -> Option<u32> {
     let intid = data & 0x3ff;
     (FIRST..FIRST + COUNT)
         .contains(&intid)
-        .then_some(intid - FIRST_SPI)
+        .then(|| intid - FIRST_SPI)
 }
 
 /// The frame; `raise` makes a pulse on an SPI.

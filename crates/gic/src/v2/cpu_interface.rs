@@ -16,10 +16,21 @@ fn highest(levels: &[u32; 4]) -> u32 {
 }
 
 impl Pe {
-    fn group_priority(&self, candidate: &Candidate) -> u16 {
-        let own = candidate.group1 && self.ctlr & gicc::CTLR_CBPR == 0;
+    /// The bits of a priority that count for preemption (section 3.3.3). Group 1's binary point is one further up.
+    fn group_mask(&self, group1: bool) -> u16 {
+        let own = group1 && self.ctlr & gicc::CTLR_CBPR == 0;
         let below = if own { self.abpr } else { self.bpr + 1 };
-        candidate.priority & (0xff << below & 0xff)
+        0xff << below & 0xff
+    }
+
+    fn group_priority(&self, candidate: &Candidate) -> u16 {
+        candidate.priority & self.group_mask(candidate.group1)
+    }
+
+    /// Whether an interrupt preempts what runs: both priorities by the binary point of the interrupt that would preempt.
+    fn preempts(&self, candidate: &Candidate) -> bool {
+        let mask = self.group_mask(candidate.group1) | IDLE;
+        candidate.priority & mask < self.running_priority() & mask
     }
 
     fn running_priority(&self) -> u16 {
@@ -31,8 +42,7 @@ impl Pe {
 
     /// Whether an interrupt is to be taken now: it passes the priority mask and preempts what runs (section 3.3).
     pub(super) fn deliverable(&self, candidate: &Candidate) -> bool {
-        candidate.priority < u16::from(self.pmr)
-            && self.group_priority(candidate) < self.running_priority()
+        candidate.priority < u16::from(self.pmr) && self.preempts(candidate)
     }
 }
 
@@ -109,11 +119,12 @@ impl Core {
     /// at a time.
     fn acknowledge(&mut self, cpu: usize, view: View) -> u32 {
         let candidate = self.candidate(cpu);
-        if !candidate.is_some() || !self.state.pes[cpu].deliverable(&candidate) {
+        if candidate.priority >= self.state.pes[cpu].pmr.into() {
             return SPURIOUS;
         }
         let intid = match self.visible(cpu, &candidate, view) {
-            Ok(intid) => intid,
+            Ok(intid) if self.state.pes[cpu].deliverable(&candidate) => intid,
+            Ok(_) => return SPURIOUS,
             Err(special) => return special,
         };
         let pe = &mut self.state.pes[cpu];
@@ -153,29 +164,24 @@ impl Core {
         }
     }
 
-    /// EOIR and AEOIR: priority drop, and deactivation unless EOImode leaves that to DIR (section 3.2.1). Ending what is
-    /// not the running interrupt's group is UNPREDICTABLE: nothing happens.
+    /// EOIR and AEOIR: priority drop of the interrupt's group, and deactivation unless EOImode leaves that to DIR
+    /// (section 3.2.1). AEOIR is for group 1 only. Ending what is not the running interrupt is UNPREDICTABLE: here it
+    /// drops its group's highest active priority, if there is one; with nothing running it does nothing.
     fn end(&mut self, cpu: usize, value: u32, view: View) {
         let intid = value & 0x3ff;
         if intid >= FIRST_SPI + SPIS {
             return;
         }
-        let pe = &mut self.state.pes[cpu];
-        let (group0, group1) = (highest(&pe.apr), highest(&pe.nsapr));
-        let of_group1 = group1 < group0;
-        let ack_ctl = pe.ctlr & gicc::CTLR_ACK_CTL != 0;
-        let permitted = match view {
-            View::Plain => !of_group1 || ack_ctl,
-            View::Aliased => of_group1,
+        let bank = match intid.checked_sub(FIRST_SPI) {
+            None => &self.state.pes[cpu].private,
+            Some(n) => &self.state.spis[n as usize / 32],
         };
-        if group0.min(group1) == 128 || !permitted {
+        let group1 = bank.group >> (intid % 32) & 1 != 0;
+        let pe = &mut self.state.pes[cpu];
+        if view == View::Aliased && !group1 || pe.running_priority() == IDLE {
             return;
         }
-        let active = if of_group1 {
-            &mut pe.nsapr
-        } else {
-            &mut pe.apr
-        };
+        let active = if group1 { &mut pe.nsapr } else { &mut pe.apr };
         if let Some(word) = active.iter_mut().find(|word| **word != 0) {
             *word &= word.wrapping_sub(1);
         }

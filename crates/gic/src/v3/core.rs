@@ -281,12 +281,13 @@ impl Core {
 
     // Which interrupt a processor is to take
 
-    /// The highest priority pending interrupt of a processor, of the groups that both the distributor and the
-    /// processor enable (section 4.6).
+    /// The highest priority pending interrupt of a processor, of the groups that the distributor enables (section 4.6).
+    /// One whose group the processor has disabled hides others behind it, as the architecture's pseudocode and QEMU have
+    /// it.
     pub fn candidate(&self, cpu: usize) -> Candidate {
         let pe = &self.state.pes[cpu];
-        let group0 = pe.igrpen0 && self.state.ctlr & gicd::CTLR_ENABLE_GRP0 != 0;
-        let group1 = pe.igrpen1 && self.state.ctlr & gicd::CTLR_ENABLE_GRP1 != 0;
+        let group0 = self.state.ctlr & gicd::CTLR_ENABLE_GRP0 != 0;
+        let group1 = self.state.ctlr & gicd::CTLR_ENABLE_GRP1 != 0;
         let mut best = Candidate::NONE;
         if !group0 && !group1 {
             return best;
@@ -310,12 +311,16 @@ impl Core {
         best
     }
 
-    /// Whether a processor is to take `candidate` now: it passes the priority mask and preempts what runs
-    /// (sections 4.8.3 to 4.8.6).
+    /// Whether a processor is to take `candidate` now: its group is enabled, it passes the priority mask and preempts what
+    /// runs (sections 4.8.3 to 4.8.6).
     pub fn deliverable(&self, cpu: usize, candidate: &Candidate) -> bool {
         let pe = &self.state.pes[cpu];
-        candidate.priority < u16::from(pe.pmr)
-            && pe.group_priority(candidate) < pe.running_priority()
+        (if candidate.group1 {
+            pe.igrpen1
+        } else {
+            pe.igrpen0
+        }) && candidate.priority < u16::from(pe.pmr)
+            && pe.preempts(candidate)
     }
 
     /// Derives a processor's lines: group 0 is FIQ, group 1 IRQ.

@@ -20,8 +20,15 @@ impl Pe {
         0xff << below & 0xff
     }
 
-    pub(super) fn group_priority(&self, candidate: &Candidate) -> u16 {
+    fn group_priority(&self, candidate: &Candidate) -> u16 {
         candidate.priority & self.group_mask(candidate.group1)
+    }
+
+    /// Whether an interrupt preempts what runs: its group priority is higher than the running priority's, both by the
+    /// binary point of the interrupt that would preempt.
+    pub(super) fn preempts(&self, candidate: &Candidate) -> bool {
+        let mask = self.group_mask(candidate.group1) | IDLE;
+        candidate.priority & mask < self.running_priority() & mask
     }
 
     /// Highest active priority and whether it is group 1's. A bit is a level of the 32.
@@ -30,7 +37,7 @@ impl Pe {
         (group0 != 32 || group1 != 32).then(|| (8 * group0.min(group1) as u16, group1 < group0))
     }
 
-    pub(super) fn running_priority(&self) -> u16 {
+    fn running_priority(&self) -> u16 {
         self.highest_active().map_or(IDLE, |(priority, _)| priority)
     }
 
@@ -85,9 +92,10 @@ impl Core {
             }
             // With EOImode 0 a write of DIR has no effect (section 12.2.13).
             icc::DIR_EL1 => {}
-            icc::SGI0R_EL1 => self.send_sgi(cpu, value, false),
-            // With one Security state both make group 1 interrupts (section 12.2.4).
-            icc::SGI1R_EL1 | icc::ASGI1R_EL1 => self.send_sgi(cpu, value, true),
+            // "Group 1 of the other Security state" is group 0 where there is one state (section 12.1.10, "Forwarding an
+            // SGI to a target PE"; QEMU does so too).
+            icc::SGI0R_EL1 | icc::ASGI1R_EL1 => self.send_sgi(cpu, value, false),
+            icc::SGI1R_EL1 => self.send_sgi(cpu, value, true),
             icc::IGRPEN0_EL1 | icc::IGRPEN1_EL1 => {
                 let (pe, enable) = (self.pe(cpu), value & 1 != 0);
                 let was = if register == icc::IGRPEN0_EL1 {
@@ -152,7 +160,9 @@ impl Core {
     /// HPPIR: what IAR might return, priority mask and running priority aside.
     fn highest_pending(&self, cpu: usize, group1: bool) -> u32 {
         let candidate = self.candidate(cpu);
-        if candidate.is_some() && candidate.group1 == group1 {
+        let pe = &self.state.pes[cpu];
+        let enabled = if group1 { pe.igrpen1 } else { pe.igrpen0 };
+        if enabled && candidate.is_some() && candidate.group1 == group1 {
             candidate.intid
         } else {
             SPURIOUS
