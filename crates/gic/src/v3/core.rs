@@ -282,8 +282,7 @@ impl Core {
     // Which interrupt a processor is to take
 
     /// The highest priority pending interrupt of a processor, of the groups that the distributor enables (section 4.6).
-    /// One whose group the processor has disabled hides others behind it, as the architecture's pseudocode and QEMU have
-    /// it.
+    /// One whose group the processor has disabled hides others behind it, as observed on QEMU.
     pub fn candidate(&self, cpu: usize) -> Candidate {
         let pe = &self.state.pes[cpu];
         let group0 = self.state.ctlr & gicd::CTLR_ENABLE_GRP0 != 0;
