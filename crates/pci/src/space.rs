@@ -168,6 +168,20 @@ impl EndpointBuilder {
         self
     }
 
+    /// Registers of the device's own at a fixed place behind the header, such as xHCI's serial bus release number.
+    /// Capabilities that are added later go past them.
+    pub fn fixed(mut self, offset: u16, bytes: &[u8], writable: &[u8]) -> Self {
+        let end = offset + bytes.len() as u16;
+        assert!(
+            offset >= self.next && end as usize <= CONVENTIONAL_SIZE && writable.len() <= bytes.len(),
+            "registers at {offset:#x} do not fit"
+        );
+        self.put(offset, bytes);
+        self.allow(offset, writable);
+        self.next = end.next_multiple_of(4);
+        self
+    }
+
     fn add(&mut self, id: u8, body: &[u8], writable: &[u8]) -> u16 {
         let at = self.next;
         let end = at as usize + 2 + body.len();

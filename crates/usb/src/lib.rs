@@ -2,10 +2,11 @@
 //!
 //! - [`device`] is the seam between controllers and devices; [`standard`] answers the requests all devices share.
 //! - [`hid`] has keyboard, tablet and mouse; [`storage`] disks and CD-ROM drives by bulk-only transport.
-//! - `xhci` is the controller, a PCI function.
+//! - [`xhci`] is the controller, a PCI function.
 
 pub mod device;
 pub mod hid;
 mod spec;
 pub mod standard;
 pub mod storage;
+pub mod xhci;

@@ -40,13 +40,11 @@ pub mod feature {
     pub const FUNCTION_SUSPEND: u16 = 0;
     pub const DEVICE_REMOTE_WAKEUP: u16 = 1;
     pub const U1_ENABLE: u16 = 48;
-    pub const U2_ENABLE: u16 = 49;
     pub const LTM_ENABLE: u16 = 50;
 }
 
 /// Endpoint attributes: transfer types, table 9-13.
 pub mod transfer {
-    pub const ISOCHRONOUS: u8 = 1;
     pub const BULK: u8 = 2;
     pub const INTERRUPT: u8 = 3;
 }

@@ -273,7 +273,7 @@ impl State {
     }
 
     /// A transfer on the bulk-IN endpoint.
-    pub(super) fn to_host(&mut self, packet: &mut Packet<'_>, spare: &mut Vec<Vec<u8>>) -> Outcome {
+    pub(super) fn bulk_in(&mut self, packet: &mut Packet<'_>, spare: &mut Vec<Vec<u8>>) -> Outcome {
         let exchange = match &mut self.phase {
             Phase::Command => return Outcome::Nak,
             Phase::Invalid => return Outcome::Stall,
@@ -301,7 +301,7 @@ impl State {
     }
 
     /// A transfer on the bulk-OUT endpoint.
-    pub(super) fn from_host(
+    pub(super) fn bulk_out(
         &mut self,
         config: &Config,
         medium: Option<Medium>,

@@ -272,10 +272,10 @@ impl UsbDevice for UsbStorage {
             return Outcome::Stall;
         }
         let outcome = if endpoint == IN {
-            state.to_host(data, spare)
+            state.bulk_in(data, spare)
         } else {
             let medium = medium(&self.shared.config, disk.as_ref());
-            state.from_host(&self.shared.config, medium, data, spare)
+            state.bulk_out(&self.shared.config, medium, data, spare)
         };
         if state.job().is_some() {
             self.shared.changed.notify_all();
@@ -285,10 +285,10 @@ impl UsbDevice for UsbStorage {
 
     fn shutdown(&self) {
         let disk = self.shared.idle().medium.clone();
-        if let Some(disk) = disk.filter(|d| !d.read_only()) {
-            if let Err(error) = disk.flush() {
-                tracing::error!(device = self.name(), %error, "cannot write the disk back");
-            }
+        if let Some(disk) = disk.filter(|d| !d.read_only())
+            && let Err(error) = disk.flush()
+        {
+            tracing::error!(device = self.name(), %error, "cannot write the disk back");
         }
     }
 }

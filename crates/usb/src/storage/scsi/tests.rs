@@ -291,7 +291,7 @@ fn a_disc() {
 fn ejecting_locking_and_changing() {
     let mut u = unit(Kind::Cdrom);
     let c = config(Kind::Cdrom);
-    let mut run = |u: &mut Unit, medium, bytes: &[u8]| match u.execute(&c, medium, 0, &cdb(bytes)) {
+    let run = |u: &mut Unit, medium, bytes: &[u8]| match u.execute(&c, medium, 0, &cdb(bytes)) {
         Action::Fail => Err(u.sense),
         action => Ok(action),
     };
