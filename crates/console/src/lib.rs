@@ -1,1 +1,19 @@
-//! .
+//! What stands between the machine's screens, keyboards, mice and serial lines, and the people who use them.
+//!
+//! - [`Display`] gathers screens and input devices; [`Viewer`] and [`Seat`] are a console's view of them.
+//! - [`keys`] knows keys by QEMU's names, X11 keysyms and XT scan codes, and how to type text.
+//! - [`vnc`] is an RFB server; [`screenshot`] writes pictures to files.
+//! - [`serial`] puts serial lines on standard output, files, sockets and pseudo terminals.
+
+mod display;
+mod frames;
+pub mod keys;
+pub mod screenshot;
+mod seat;
+mod stream;
+
+pub mod vnc;
+
+pub use display::Display;
+pub use frames::{Frame, Rectangle, TILE, Viewer};
+pub use seat::Seat;

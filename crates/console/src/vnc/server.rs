@@ -1,0 +1,311 @@
+//! The server: who may connect, and who is connected.
+
+use super::handshake::{self, Access};
+use super::options::{FIRST_PORT, Share, VncAddress, VncOptions};
+use super::session;
+use crate::Display;
+use crate::stream::{Listener, Stream};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// More connections than that, greeted or not, are closed at once.
+const MAX_CLIENTS: usize = 32;
+
+/// A handshake that takes longer is given up.
+const HANDSHAKE: Duration = Duration::from_secs(60);
+
+/// A client that takes no data for so long is gone.
+const WRITE: Duration = Duration::from_secs(30);
+
+/// After wrong passwords, so that guessing takes time.
+const WRONG_PASSWORD: Duration = Duration::from_secs(1);
+
+/// A server that does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(
+        "Failed to find an available port for VNC on {host}: displays {first} to {last} are in use"
+    )]
+    NoPort { host: String, first: u16, last: u16 },
+    #[error("VNC cannot listen on {address}: {error}")]
+    Listen { address: String, error: io::Error },
+}
+
+/// A VNC server; it ends when it is dropped.
+pub struct VncServer {
+    shared: Arc<Shared>,
+    accepting: Option<JoinHandle<()>>,
+    wake: Option<std::os::fd::OwnedFd>,
+    socket: Option<SocketAddr>,
+    path: Option<PathBuf>,
+}
+
+pub(super) struct Shared {
+    pub(super) display: Arc<Display>,
+    pub(super) name: String,
+    share: Share,
+    password: Option<Mutex<Option<String>>>,
+    clients: Mutex<BTreeMap<u64, Stream>>,
+    next: AtomicU64,
+    ended: AtomicBool,
+}
+
+impl VncServer {
+    /// Listens, and serves on threads of its own.
+    pub fn start(display: Arc<Display>, options: &VncOptions) -> Result<VncServer, StartError> {
+        let (listener, socket, path) = listen(&options.address)?;
+        let failed = |error: io::Error| StartError::Listen {
+            address: "a socket".into(),
+            error,
+        };
+        listener.set_nonblocking(true).map_err(failed)?;
+        let (wait, wake) = end_signal().map_err(failed)?;
+        let shared = Arc::new(Shared {
+            display,
+            name: options.name.clone(),
+            share: options.share,
+            password: options.password.then(Mutex::default),
+            clients: Mutex::default(),
+            next: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+        });
+        let accepting = {
+            let shared = shared.clone();
+            std::thread::Builder::new()
+                .name("vnc".into())
+                .spawn(move || accept(&shared, &listener, &wait))
+                .map_err(failed)?
+        };
+        Ok(VncServer {
+            shared,
+            accepting: Some(accepting),
+            wake: Some(wake),
+            socket,
+            path,
+        })
+    }
+
+    /// Where it listens, with TCP.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.socket
+    }
+
+    /// The display number of its port, with TCP.
+    pub fn display(&self) -> Option<u16> {
+        self.socket
+            .and_then(|socket| socket.port().checked_sub(FIRST_PORT))
+    }
+
+    /// What to give a viewer: `127.0.0.1:5901` or the socket's path.
+    pub fn location(&self) -> String {
+        match (&self.socket, &self.path) {
+            (Some(socket), _) => socket.to_string(),
+            (None, Some(path)) => format!("unix:{}", path.display()),
+            (None, None) => String::new(),
+        }
+    }
+
+    /// Sets the password that new clients have to know; `None` lets nobody in. Returns false if the server was started
+    /// without `password=on`, and nothing changes.
+    pub fn set_password(&self, password: Option<&str>) -> bool {
+        match &self.shared.password {
+            Some(current) => {
+                *current.lock() = password.map(str::to_string);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Connections, greeted or not.
+    pub fn clients(&self) -> usize {
+        self.shared.clients.lock().len()
+    }
+}
+
+impl Drop for VncServer {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::SeqCst);
+        drop(self.wake.take());
+        self.shared
+            .clients
+            .lock()
+            .values()
+            .for_each(Stream::shut_down);
+        if let Some(accepting) = self.accepting.take() {
+            let _ = accepting.join();
+        }
+        if let Some(path) = &self.path {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn listen(
+    address: &VncAddress,
+) -> Result<(Listener, Option<SocketAddr>, Option<PathBuf>), StartError> {
+    match address {
+        VncAddress::Tcp { host, display, to } => {
+            let last = to.unwrap_or(*display).max(*display);
+            for port in *display..=last {
+                let port = FIRST_PORT.saturating_add(port);
+                let failed = |error| StartError::Listen {
+                    address: format!("{host}:{port}"),
+                    error,
+                };
+                let sockets: Vec<SocketAddr> = (host.as_str(), port)
+                    .to_socket_addrs()
+                    .map_err(failed)?
+                    .collect();
+                match TcpListener::bind(&sockets[..]) {
+                    Ok(listener) => {
+                        let socket = listener.local_addr().map_err(failed)?;
+                        return Ok((Listener::Tcp(listener), Some(socket), None));
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::AddrInUse && to.is_some() => {}
+                    Err(error) => return Err(failed(error)),
+                }
+            }
+            Err(StartError::NoPort {
+                host: host.clone(),
+                first: *display,
+                last,
+            })
+        }
+        VncAddress::Unix(path) => {
+            let failed = |error| StartError::Listen {
+                address: format!("unix:{}", path.display()),
+                error,
+            };
+            remove_dead_socket(path);
+            let listener = UnixListener::bind(path).map_err(failed)?;
+            Ok((Listener::Unix(listener), None, Some(path.clone())))
+        }
+    }
+}
+
+/// A socket that a killed process left behind is in the way; one that answers, or any other file, stays.
+pub(crate) fn remove_dead_socket(path: &std::path::Path) {
+    use std::os::unix::fs::FileTypeExt;
+    let socket =
+        std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
+    if socket {
+        let answer = std::os::unix::net::UnixStream::connect(path);
+        if matches!(answer, Err(error) if error.kind() == io::ErrorKind::ConnectionRefused) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// A pipe whose reading end wakes its waiter when the writing end is dropped: children must not inherit that.
+pub(crate) fn end_signal() -> io::Result<(std::os::fd::OwnedFd, std::os::fd::OwnedFd)> {
+    use rustix::io::{FdFlags, fcntl_setfd};
+    let (wait, wake) = rustix::pipe::pipe()?;
+    fcntl_setfd(&wait, FdFlags::CLOEXEC)?;
+    fcntl_setfd(&wake, FdFlags::CLOEXEC)?;
+    Ok((wait, wake))
+}
+
+/// Waits until `listener` has a connection; false once the other end of `wait` is closed.
+pub(crate) fn wait_for_connection(listener: &Listener, wait: &std::os::fd::OwnedFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, poll};
+    loop {
+        let mut both = [
+            PollFd::new(listener, PollFlags::IN),
+            PollFd::new(wait, PollFlags::IN),
+        ];
+        match poll(&mut both, None) {
+            Ok(_) if !both[1].revents().is_empty() => return false,
+            Ok(_) if !both[0].revents().is_empty() => return true,
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => {
+                tracing::error!(%error, "poll");
+                return false;
+            }
+        }
+    }
+}
+
+fn accept(shared: &Arc<Shared>, listener: &Listener, wait: &std::os::fd::OwnedFd) {
+    while wait_for_connection(listener, wait) {
+        let stream = match listener.accept() {
+            Ok(stream) => stream,
+            // The client has gone again, or descriptors have run out for the moment.
+            Err(error) => {
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    tracing::debug!(%error, "accept");
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                continue;
+            }
+        };
+        let Ok(kept) = stream.try_clone() else {
+            continue;
+        };
+        let id = shared.next.fetch_add(1, Ordering::Relaxed);
+        {
+            let mut clients = shared.clients.lock();
+            if clients.len() >= MAX_CLIENTS || shared.ended.load(Ordering::SeqCst) {
+                stream.shut_down();
+                continue;
+            }
+            clients.insert(id, kept);
+        }
+        let serving = shared.clone();
+        let spawned = std::thread::Builder::new()
+            .name("vnc client".into())
+            .spawn(move || {
+                if let Err(error) = serve(&serving, stream, id) {
+                    tracing::debug!(%error, "a VNC client is gone");
+                }
+                if let Some(stream) = serving.clients.lock().remove(&id) {
+                    stream.shut_down();
+                }
+            });
+        if spawned.is_err() {
+            shared.clients.lock().remove(&id);
+        }
+    }
+}
+
+fn serve(shared: &Arc<Shared>, mut stream: Stream, id: u64) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_timeouts(Some(HANDSHAKE), Some(WRITE))?;
+    let access = match &shared.password {
+        None => Access::Open,
+        Some(password) => Access::Password(password.lock().clone()),
+    };
+    let share = handshake::greet(&mut stream, &access).inspect_err(|error| {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            std::thread::sleep(WRONG_PASSWORD);
+        }
+    })?;
+    if !share {
+        match shared.share {
+            Share::Ignore => {}
+            Share::ForceShared => {
+                return Err(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    "the display is shared",
+                ));
+            }
+            Share::AllowExclusive => {
+                let clients = shared.clients.lock();
+                clients
+                    .iter()
+                    .filter(|(other, _)| **other != id)
+                    .for_each(|(_, stream)| stream.shut_down());
+            }
+        }
+    }
+    stream.set_timeouts(None, Some(WRITE))?;
+    session::run(stream, shared)
+}

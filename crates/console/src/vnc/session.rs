@@ -1,0 +1,658 @@
+//! A client's session: what it asks for, and the pictures it gets.
+
+use super::encode::Encoder;
+use super::keyboard::Keyboard;
+use super::pixel::PixelFormat;
+use super::server::Shared;
+use super::spec;
+use crate::frames::{Frame, Rectangle, TILE, Viewer};
+use crate::stream::Stream;
+use crate::{Display, Seat};
+use device::input::Button;
+use parking_lot::{Condvar, Mutex};
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+/// A client may not name more encodings.
+const MAX_ENCODINGS: u16 = 1024;
+
+/// Text that a client copies is not taken, only read past; more of it than that is an attack.
+const MAX_CUT_TEXT: u32 = 16 << 20;
+
+/// An update is sent in parts of about so many pixels at most: it bounds the memory of a client.
+const MAX_RECTANGLE: u32 = 256 * 1024;
+
+/// What the reading side tells the writing side.
+struct Client {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    format: PixelFormat,
+    encodings: Vec<i32>,
+    /// What the client wants next: incremental requests are added up.
+    request: Option<Rectangle>,
+    /// The client has nothing of this part: it asked non-incrementally.
+    whole: Option<Rectangle>,
+    /// The client asked for another size: the answer is no.
+    resize_asked: bool,
+    ended: bool,
+}
+
+/// Serves a client that has been let in, until it leaves.
+pub(super) fn run(mut stream: Stream, shared: &Arc<Shared>) -> io::Result<()> {
+    let client = Arc::new(Client {
+        state: Mutex::new(State {
+            format: PixelFormat::NATIVE,
+            encodings: Vec::new(),
+            request: None,
+            whole: None,
+            resize_asked: false,
+            ended: false,
+        }),
+        changed: Condvar::new(),
+    });
+    let notified = client.clone();
+    let viewer = shared.display.viewer(move || {
+        // The lock, so that the writer does not fall asleep between looking and being told.
+        drop(notified.state.lock());
+        notified.changed.notify_all();
+    });
+    viewer.refresh();
+    let size = viewer.size();
+    server_init(&mut stream, size, &shared.name)?;
+    let writer = Writer {
+        stream: stream.try_clone()?,
+        client: client.clone(),
+        display: shared.display.clone(),
+        viewer,
+        encoder: Encoder::new(),
+        size,
+        picture: size,
+        dirty: Dirty::default(),
+        told: Told::default(),
+    };
+    let writing = std::thread::Builder::new()
+        .name("vnc update".into())
+        .spawn(move || writer.run())?;
+    let result = Reader {
+        stream: &mut stream,
+        client: &client,
+        seat: shared.display.seat(),
+        keyboard: Keyboard::default(),
+        buttons: 0,
+    }
+    .run(&shared.display);
+    client.state.lock().ended = true;
+    client.changed.notify_all();
+    stream.shut_down();
+    let _ = writing.join();
+    result
+}
+
+/// ServerInit, section 7.3.2.
+fn server_init(stream: &mut Stream, size: (u32, u32), name: &str) -> io::Result<()> {
+    let mut message = Vec::with_capacity(24 + name.len());
+    message.extend_from_slice(&(size.0 as u16).to_be_bytes());
+    message.extend_from_slice(&(size.1 as u16).to_be_bytes());
+    message.extend_from_slice(&PixelFormat::NATIVE.to_bytes());
+    message.extend_from_slice(&(name.len() as u32).to_be_bytes());
+    message.extend_from_slice(name.as_bytes());
+    stream.write_all(&message)
+}
+
+struct Reader<'a> {
+    stream: &'a mut Stream,
+    client: &'a Client,
+    seat: Seat,
+    keyboard: Keyboard,
+    /// The pointer's buttons as last told.
+    buttons: u8,
+}
+
+fn wrong(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.stream.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn run(mut self, display: &Display) -> io::Result<()> {
+        loop {
+            let mut kind = [0];
+            match self.stream.read(&mut kind) {
+                Ok(0) => return Ok(()),
+                Ok(_) => self.message(kind[0], display)?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn message(&mut self, kind: u8, display: &Display) -> io::Result<()> {
+        match kind {
+            spec::SET_PIXEL_FORMAT => {
+                let message = self.take::<19>()?;
+                let mut format = [0; 16];
+                format.copy_from_slice(&message[3..]);
+                let format = PixelFormat::from_bytes(&format)
+                    .ok_or_else(|| wrong("a pixel format that cannot be"))?;
+                self.client.state.lock().format = format;
+            }
+            spec::SET_ENCODINGS => {
+                let message = self.take::<3>()?;
+                let count = u16::from_be_bytes([message[1], message[2]]);
+                if count > MAX_ENCODINGS {
+                    return Err(wrong("too many encodings"));
+                }
+                let mut encodings = Vec::with_capacity(usize::from(count));
+                for _ in 0..count {
+                    encodings.push(i32::from_be_bytes(self.take::<4>()?));
+                }
+                self.client.state.lock().encodings = encodings;
+            }
+            spec::FRAMEBUFFER_UPDATE_REQUEST => {
+                let message = self.take::<9>()?;
+                let part =
+                    |at: usize| u32::from(u16::from_be_bytes([message[at], message[at + 1]]));
+                self.request(
+                    message[0] != 0,
+                    Rectangle {
+                        x: part(1),
+                        y: part(3),
+                        width: part(5),
+                        height: part(7),
+                    },
+                );
+            }
+            spec::KEY_EVENT => {
+                let message = self.take::<7>()?;
+                let keysym = u32::from_be_bytes([message[3], message[4], message[5], message[6]]);
+                self.keyboard.keysym(&self.seat, keysym, message[0] != 0);
+            }
+            spec::POINTER_EVENT => {
+                let message = self.take::<5>()?;
+                let x = u16::from_be_bytes([message[1], message[2]]);
+                let y = u16::from_be_bytes([message[3], message[4]]);
+                self.pointer(message[0], x, y, display);
+            }
+            spec::CLIENT_CUT_TEXT => {
+                let message = self.take::<7>()?;
+                let length = i32::from_be_bytes([message[3], message[4], message[5], message[6]]);
+                // Negative: the extended clipboard's messages, which this server does not announce.
+                self.skip(length.unsigned_abs())?;
+            }
+            spec::SET_DESKTOP_SIZE => {
+                let message = self.take::<7>()?;
+                for _ in 0..message[5] {
+                    self.take::<16>()?;
+                }
+                self.client.state.lock().resize_asked = true;
+                self.client.changed.notify_all();
+            }
+            spec::QEMU => {
+                let sub = self.take::<1>()?;
+                if sub[0] != spec::QEMU_EXTENDED_KEY_EVENT {
+                    return Err(wrong("an extension that was not announced"));
+                }
+                let message = self.take::<10>()?;
+                let down = u16::from_be_bytes([message[0], message[1]]) != 0;
+                let word = |at: usize| {
+                    u32::from_be_bytes([
+                        message[at],
+                        message[at + 1],
+                        message[at + 2],
+                        message[at + 3],
+                    ])
+                };
+                self.keyboard.key_code(&self.seat, word(2), word(6), down);
+            }
+            _ => return Err(wrong("an unknown message")),
+        }
+        Ok(())
+    }
+
+    fn skip(&mut self, length: u32) -> io::Result<()> {
+        if length > MAX_CUT_TEXT {
+            return Err(wrong("too long a text"));
+        }
+        let skipped = io::copy(
+            &mut (&mut *self.stream).take(length.into()),
+            &mut io::sink(),
+        )?;
+        if skipped < u64::from(length) {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn request(&mut self, incremental: bool, area: Rectangle) {
+        let mut state = self.client.state.lock();
+        if !incremental {
+            state.whole = Some(state.whole.map_or(area, |whole| around(whole, area)));
+        }
+        state.request = Some(state.request.map_or(area, |request| around(request, area)));
+        drop(state);
+        self.client.changed.notify_all();
+    }
+
+    /// PointerEvent, section 7.5.5. Buttons 4 and 5 are the wheel.
+    fn pointer(&mut self, buttons: u8, x: u16, y: u16, display: &Display) {
+        let relative = !display.absolute()
+            && self
+                .client
+                .state
+                .lock()
+                .encodings
+                .contains(&spec::POINTER_MOTION_CHANGE);
+        if relative {
+            // The client grabs the pointer and tells motion as the distance from 0x7fff.
+            let (dx, dy) = (i32::from(x) - 0x7fff, i32::from(y) - 0x7fff);
+            if (dx, dy) != (0, 0) {
+                self.seat.motion(dx, dy);
+            }
+        } else {
+            self.seat.pixel(x.into(), y.into());
+        }
+        let pressed = |bit: u8, now: u8| now >> bit & 1 != 0;
+        for (bit, button) in [
+            (0, Button::Left),
+            (1, Button::Middle),
+            (2, Button::Right),
+            (7, Button::Side),
+        ] {
+            if pressed(bit, buttons) != pressed(bit, self.buttons) {
+                self.seat.button(button, pressed(bit, buttons));
+            }
+        }
+        for (bit, steps) in [(3, 1), (4, -1)] {
+            if pressed(bit, buttons) && !pressed(bit, self.buttons) {
+                self.seat.wheel(steps);
+            }
+        }
+        self.buttons = buttons;
+    }
+}
+
+/// The smallest rectangle around two.
+fn around(a: Rectangle, b: Rectangle) -> Rectangle {
+    if a.width == 0 || a.height == 0 {
+        return b;
+    }
+    if b.width == 0 || b.height == 0 {
+        return a;
+    }
+    let (x, y) = (a.x.min(b.x), a.y.min(b.y));
+    let right = (a.x + a.width).max(b.x + b.width);
+    let bottom = (a.y + a.height).max(b.y + b.height);
+    Rectangle {
+        x,
+        y,
+        width: right - x,
+        height: bottom - y,
+    }
+}
+
+/// The tiles that a client has not got.
+#[derive(Default)]
+struct Dirty {
+    tiles: Vec<bool>,
+    columns: u32,
+}
+
+impl Dirty {
+    /// Everything of a picture of this size.
+    fn all(size: (u32, u32)) -> Dirty {
+        let columns = size.0.div_ceil(TILE);
+        Dirty {
+            tiles: vec![true; (columns * size.1.div_ceil(TILE)) as usize],
+            columns,
+        }
+    }
+
+    fn range(&self, area: Rectangle) -> (std::ops::Range<u32>, std::ops::Range<u32>) {
+        let rows = (self.tiles.len() as u32)
+            .checked_div(self.columns)
+            .unwrap_or(0);
+        let end = |start: u32, length: u32, most: u32| match length {
+            0 => 0,
+            _ => (start + length).div_ceil(TILE).min(most),
+        };
+        (
+            area.x / TILE..end(area.x, area.width, self.columns),
+            area.y / TILE..end(area.y, area.height, rows),
+        )
+    }
+
+    fn mark(&mut self, area: Rectangle) {
+        let (columns, rows) = self.range(area);
+        for row in rows {
+            for column in columns.clone() {
+                self.tiles[(row * self.columns + column) as usize] = true;
+            }
+        }
+    }
+
+    /// Takes what lies in `area`, as few rectangles: runs of tiles, and equal runs below each other. Whole tiles are sent,
+    /// even if `area` has only a part of them.
+    fn take(&mut self, area: Rectangle, size: (u32, u32)) -> Vec<Rectangle> {
+        let (columns, rows) = self.range(area);
+        let mut rectangles: Vec<Rectangle> = Vec::new();
+        for row in rows {
+            let mut column = columns.start;
+            while column < columns.end {
+                let start = column;
+                while column < columns.end
+                    && std::mem::take(&mut self.tiles[(row * self.columns + column) as usize])
+                {
+                    column += 1;
+                }
+                if start == column {
+                    column += 1;
+                    continue;
+                }
+                let (x, y) = (start * TILE, row * TILE);
+                let width = (column * TILE).min(size.0) - x;
+                let height = TILE.min(size.1 - y);
+                let above = rectangles.iter_mut().find(|above| {
+                    above.x == x
+                        && above.width == width
+                        && above.y + above.height == y
+                        && (above.height + height).saturating_mul(width) <= MAX_RECTANGLE
+                });
+                match above {
+                    Some(above) => above.height += height,
+                    None => rectangles.push(Rectangle {
+                        x,
+                        y,
+                        width,
+                        height,
+                    }),
+                }
+            }
+        }
+        rectangles
+    }
+}
+
+/// What a client was told beside pictures.
+#[derive(Default)]
+struct Told {
+    extended_keys: bool,
+    extended_size: bool,
+    /// Whether positions are absolute.
+    absolute: Option<bool>,
+}
+
+struct Writer {
+    stream: Stream,
+    client: Arc<Client>,
+    display: Arc<Display>,
+    viewer: Viewer,
+    encoder: Encoder,
+    /// The size that the client believes in.
+    size: (u32, u32),
+    /// The size that the picture last had.
+    picture: (u32, u32),
+    dirty: Dirty,
+    told: Told,
+}
+
+/// One update's orders.
+struct Order {
+    format: PixelFormat,
+    encodings: Vec<i32>,
+    area: Rectangle,
+    whole: Option<Rectangle>,
+    resize_asked: bool,
+}
+
+impl Writer {
+    fn run(mut self) {
+        self.dirty = Dirty::all(self.size);
+        while let Some(order) = self.next_order() {
+            if let Err(error) = self.update(&order) {
+                tracing::debug!(%error, "a VNC client takes no updates");
+                break;
+            }
+        }
+        // Also wakes the reading side.
+        self.stream.shut_down();
+    }
+
+    /// Waits until the client wants something and there is something new for it.
+    fn next_order(&mut self) -> Option<Order> {
+        let client = self.client.clone();
+        let mut state = client.state.lock();
+        loop {
+            if state.ended {
+                return None;
+            }
+            if let Some(area) = state.request {
+                // Look first, then ask whether anything has changed: what changes afterwards wakes this thread.
+                self.viewer.look(true);
+                let ready = self.viewer.stale()
+                    || state.whole.is_some()
+                    || state.resize_asked
+                    || self.pending(area)
+                    || self.news(&state.encodings);
+                if ready {
+                    self.viewer.look(false);
+                    state.request = None;
+                    return Some(Order {
+                        format: state.format,
+                        encodings: state.encodings.clone(),
+                        area,
+                        whole: state.whole.take(),
+                        resize_asked: std::mem::take(&mut state.resize_asked),
+                    });
+                }
+            }
+            client.changed.wait(&mut state);
+        }
+    }
+
+    /// Whether something in `area` is still owed.
+    fn pending(&self, area: Rectangle) -> bool {
+        let (columns, mut rows) = self.dirty.range(area);
+        rows.any(|row| {
+            columns
+                .clone()
+                .any(|column| self.dirty.tiles[(row * self.dirty.columns + column) as usize])
+        })
+    }
+
+    /// Whether the client is to be told something beside pictures.
+    fn news(&self, encodings: &[i32]) -> bool {
+        let knows = |encoding| encodings.contains(&encoding);
+        (knows(spec::EXTENDED_KEY_EVENT) && !self.told.extended_keys)
+            || (knows(spec::EXTENDED_DESKTOP_SIZE) && !self.told.extended_size)
+            || (knows(spec::POINTER_MOTION_CHANGE)
+                && self.told.absolute != Some(self.display.absolute()))
+    }
+
+    fn update(&mut self, order: &Order) -> io::Result<()> {
+        let mut message = Update::new();
+        let dirty = &mut self.dirty;
+        // What has changed since, and the size it has now.
+        let now = self.viewer.changes(
+            |_, tile| dirty.mark(tile),
+            |frame| (frame.width(), frame.height()),
+        );
+        if self.tell(order, now, &mut message) {
+            // A change of size ends an update (RFC 6143, section 7.8.2); the client asks for the pixels itself.
+            return message.send(&mut self.stream);
+        }
+        if let Some(whole) = order.whole {
+            self.dirty.mark(whole);
+        }
+        let encoding = Encoder::choose(&order.encodings);
+        let mut pixels = Vec::new();
+        for whole in self.dirty.take(order.area, self.size) {
+            // Tall and wide rectangles in bands.
+            let band = (MAX_RECTANGLE / whole.width.max(1)).max(1);
+            for y in (whole.y..whole.y + whole.height).step_by(band as usize) {
+                let part = Rectangle {
+                    y,
+                    height: band.min(whole.y + whole.height - y),
+                    ..whole
+                };
+                self.viewer.frame(|frame| copy(frame, part, &mut pixels));
+                message.rectangle(part, encoding);
+                self.encoder.encode(
+                    encoding,
+                    order.format,
+                    &pixels,
+                    part.width as usize,
+                    &mut message.bytes,
+                );
+                message.send_if_large(&mut self.stream)?;
+            }
+        }
+        if message.started && message.count == 0 {
+            return Ok(());
+        }
+        if message.count == 0 {
+            // Nothing of what has changed lies in the area: the request stands, unless a newer one has come.
+            let mut state = self.client.state.lock();
+            state.request = Some(
+                state
+                    .request
+                    .map_or(order.area, |request| around(request, order.area)),
+            );
+            return Ok(());
+        }
+        message.send(&mut self.stream)
+    }
+
+    /// Size and other news, as pseudo-rectangles. Returns whether the client's size has changed.
+    fn tell(&mut self, order: &Order, now: (u32, u32), message: &mut Update) -> bool {
+        let knows = |encoding| order.encodings.contains(&encoding);
+        let extended = knows(spec::EXTENDED_DESKTOP_SIZE);
+        let resized = now != self.size && (extended || knows(spec::DESKTOP_SIZE));
+        if !resized && now != self.picture {
+            // The client's size is fixed: it sees the part that fits, and black around it.
+            self.dirty = Dirty::all(self.size);
+        }
+        self.picture = now;
+        if extended && !resized && !self.told.extended_size {
+            message.desktop_size(spec::REASON_SERVER, spec::RESIZE_OK, self.size);
+            self.told.extended_size = true;
+        }
+        if order.resize_asked && extended {
+            message.desktop_size(spec::REASON_THIS_CLIENT, spec::RESIZE_PROHIBITED, self.size);
+        }
+        if knows(spec::EXTENDED_KEY_EVENT) && !self.told.extended_keys {
+            message.rectangle(Rectangle::default(), spec::EXTENDED_KEY_EVENT);
+            self.told.extended_keys = true;
+        }
+        let absolute = self.display.absolute();
+        if knows(spec::POINTER_MOTION_CHANGE) && self.told.absolute != Some(absolute) {
+            let x = u32::from(absolute);
+            message.rectangle(
+                Rectangle {
+                    x,
+                    ..Rectangle::default()
+                },
+                spec::POINTER_MOTION_CHANGE,
+            );
+            self.told.absolute = Some(absolute);
+        }
+        if resized {
+            self.size = now;
+            self.dirty = Dirty::all(now);
+            if extended {
+                message.desktop_size(spec::REASON_SERVER, spec::RESIZE_OK, now);
+                self.told.extended_size = true;
+            } else {
+                message.rectangle(
+                    Rectangle {
+                        x: 0,
+                        y: 0,
+                        width: now.0,
+                        height: now.1,
+                    },
+                    spec::DESKTOP_SIZE,
+                );
+            }
+        }
+        resized
+    }
+}
+
+/// The pixels of a part; what lies outside of the picture is black.
+fn copy(frame: &Frame, part: Rectangle, into: &mut Vec<u32>) {
+    into.clear();
+    for y in part.y..part.y + part.height {
+        let row = frame.row(y, part.x, part.width);
+        into.extend_from_slice(row);
+        into.resize(into.len() + part.width as usize - row.len(), 0);
+    }
+}
+
+/// FramebufferUpdate messages, section 7.6.1, which are sent when they grow large.
+struct Update {
+    bytes: Vec<u8>,
+    count: u16,
+    /// A part has been sent.
+    started: bool,
+}
+
+impl Update {
+    /// Sent at once from here on.
+    const LARGE: usize = 1 << 20;
+
+    fn new() -> Update {
+        Update {
+            bytes: vec![spec::FRAMEBUFFER_UPDATE, 0, 0, 0],
+            count: 0,
+            started: false,
+        }
+    }
+
+    fn rectangle(&mut self, part: Rectangle, encoding: i32) {
+        for number in [part.x, part.y, part.width, part.height] {
+            self.bytes.extend_from_slice(&(number as u16).to_be_bytes());
+        }
+        self.bytes.extend_from_slice(&encoding.to_be_bytes());
+        self.count += 1;
+    }
+
+    /// An ExtendedDesktopSize rectangle with one screen.
+    fn desktop_size(&mut self, reason: u16, status: u16, size: (u32, u32)) {
+        let part = Rectangle {
+            x: reason.into(),
+            y: status.into(),
+            width: size.0,
+            height: size.1,
+        };
+        self.rectangle(part, spec::EXTENDED_DESKTOP_SIZE);
+        self.bytes.extend_from_slice(&[1, 0, 0, 0]);
+        self.bytes.extend_from_slice(&[0; 8]); // id, x, y
+        self.bytes.extend_from_slice(&(size.0 as u16).to_be_bytes());
+        self.bytes.extend_from_slice(&(size.1 as u16).to_be_bytes());
+        self.bytes.extend_from_slice(&[0; 4]); // flags
+    }
+
+    fn send(&mut self, stream: &mut Stream) -> io::Result<()> {
+        self.bytes[2..4].copy_from_slice(&self.count.to_be_bytes());
+        stream.write_all(&self.bytes)
+    }
+
+    fn send_if_large(&mut self, stream: &mut Stream) -> io::Result<()> {
+        if self.bytes.len() < Update::LARGE && self.count < u16::MAX - 16 {
+            return Ok(());
+        }
+        self.send(stream)?;
+        self.bytes.truncate(4);
+        self.count = 0;
+        self.started = true;
+        Ok(())
+    }
+}
