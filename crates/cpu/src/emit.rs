@@ -298,7 +298,7 @@ pub trait Emit {
         otherwise: u32,
     ) -> Self::Flags;
 
-    // ---- memory
+    // ---- memory: an instruction has one place at a time; a second `access` ends the first
 
     /// Proves the whole span accessible (tag bits are stripped here, as TBI says), or stops with the fault.
     fn access(&mut self, address: Self::Value, access: Access) -> Result<Self::Place, Self::Stop>;
@@ -313,6 +313,15 @@ pub trait Emit {
         &mut self,
         place: Self::Place,
         offset: u32,
+        size: u8,
+        value: Self::Value,
+    ) -> Result<(), Self::Stop>;
+    /// LDAR and LDAPR: as `read` at offset 0 of a place proven with that order, ordered.
+    fn read_ordered(&mut self, place: Self::Place, size: u8) -> Result<Self::Value, Self::Stop>;
+    /// STLR: as `write` at offset 0, ordered.
+    fn write_ordered(
+        &mut self,
+        place: Self::Place,
         size: u8,
         value: Self::Value,
     ) -> Result<(), Self::Stop>;
@@ -374,8 +383,8 @@ pub trait Emit {
     fn barrier(&mut self, barrier: Barrier) -> Outcome<Self>
     where
         Self: Sized;
-    /// DC ZVA of the block around the address.
-    fn zero_block(&mut self, address: Self::Value) -> Result<(), Self::Stop>;
+    /// DC ZVA of the block around the address, with its trap.
+    fn zero_block(&mut self, rt: u32, address: Self::Value) -> Result<(), Self::Stop>;
 
     // ---- vectors and floating point (see `vector::Operation`; results are exact, FPSR is accumulated)
 
@@ -408,10 +417,16 @@ pub trait Emit {
 
     // ---- system
 
-    /// MRS of a register (encoding `op0<<14|op1<<11|CRn<<7|CRm<<3|op2`), with its traps.
-    fn read_system_register(&mut self, register: u16) -> Result<Self::Value, Self::Stop>;
+    /// MRS of a register (encoding `op0<<14|op1<<11|CRn<<7|CRm<<3|op2`), with its traps. `rt` is Xt's number, for
+    /// syndromes.
+    fn read_system_register(&mut self, register: u16, rt: u32) -> Result<Self::Value, Self::Stop>;
     /// MSR of a register. `Ends` where the block's key or translation may change.
-    fn write_system_register(&mut self, register: u16, value: Self::Value) -> Outcome<Self>
+    fn write_system_register(
+        &mut self,
+        register: u16,
+        rt: u32,
+        value: Self::Value,
+    ) -> Outcome<Self>
     where
         Self: Sized;
     /// MSR (immediate): the PSTATE field `op1:op2`, and CRm.
@@ -419,12 +434,12 @@ pub trait Emit {
     where
         Self: Sized;
     /// SYS (`value`: Xt): cache, TLB and address translation instructions other than DC ZVA.
-    fn system(&mut self, register: u16, value: Self::Value) -> Outcome<Self>
+    fn system(&mut self, register: u16, rt: u32, value: Self::Value) -> Outcome<Self>
     where
         Self: Sized;
-    /// PACIA and the like: `key` 0 IA, 1 IB, 2 DA, 3 DB, 4 GA.
+    /// PACIA and the like: `key` 0 IA, 1 IB, 2 DA, 3 DB. Called only where [`Key::pac`] enables the key.
     fn pac_add(&mut self, key: u32, pointer: Self::Value, modifier: Self::Value) -> Self::Value;
-    /// AUTIA and the like.
+    /// AUTIA and the like. Called only where [`Key::pac`] enables the key.
     fn pac_authenticate(
         &mut self,
         key: u32,
@@ -448,8 +463,10 @@ pub trait Emit {
     fn jump_if(&mut self, condition: Self::Cond, offset: i64) -> Flow;
     /// To an address, as BR (`call`: as BLR, `return_`: as RET, for prediction).
     fn jump_to(&mut self, target: Self::Value, kind: Jump) -> Flow;
-    /// ERET.
-    fn exception_return(&mut self) -> Outcome<Self>
+    /// ELR of this exception level.
+    fn exception_link(&mut self) -> Self::Value;
+    /// ERET to `target`.
+    fn exception_return(&mut self, target: Self::Value) -> Outcome<Self>
     where
         Self: Sized;
     /// Takes an exception at this instruction.
