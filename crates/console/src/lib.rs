@@ -10,6 +10,7 @@ mod frames;
 pub mod keys;
 pub mod screenshot;
 mod seat;
+pub mod serial;
 mod stream;
 
 pub mod vnc;

@@ -301,7 +301,7 @@ pub(super) mod tests {
         for colours in [1, 2, 3, 4, 5, 16, 17, 100, 127, 128, 5000] {
             for run in [1, 2, 40, 300] {
                 let pixels: Vec<u32> = (0..150 * 70)
-                    .map(|n| noise(n / run) % colours * 0x0001_0203 & 0x00ff_ffff)
+                    .map(|n| (noise(n / run) % colours * 0x0001_0203) & 0x00ff_ffff)
                     .collect();
                 round_trip(&mut encoder, &mut stream, &pixels, 150);
             }

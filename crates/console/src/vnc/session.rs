@@ -19,7 +19,8 @@ const MAX_ENCODINGS: u16 = 1024;
 /// Text that a client copies is not taken, only read past; more of it than that is an attack.
 const MAX_CUT_TEXT: u32 = 16 << 20;
 
-/// An update is sent in parts of about so many pixels at most: it bounds the memory of a client.
+/// Rectangles have about so many pixels at most: it bounds the memory of a client. The tiles of the largest picture, in
+/// rectangles of their own, are fewer than an update can count.
 const MAX_RECTANGLE: u32 = 256 * 1024;
 
 /// What the reading side tells the writing side.
@@ -493,32 +494,19 @@ impl Writer {
             self.dirty.mark(whole);
         }
         let encoding = Encoder::choose(&order.encodings);
-        let mut pixels = Vec::new();
+        let mut parts = Vec::new();
         for whole in self.dirty.take(order.area, self.size) {
             // Tall and wide rectangles in bands.
             let band = (MAX_RECTANGLE / whole.width.max(1)).max(1);
             for y in (whole.y..whole.y + whole.height).step_by(band as usize) {
-                let part = Rectangle {
+                parts.push(Rectangle {
                     y,
                     height: band.min(whole.y + whole.height - y),
                     ..whole
-                };
-                self.viewer.frame(|frame| copy(frame, part, &mut pixels));
-                message.rectangle(part, encoding);
-                self.encoder.encode(
-                    encoding,
-                    order.format,
-                    &pixels,
-                    part.width as usize,
-                    &mut message.bytes,
-                );
-                message.send_if_large(&mut self.stream)?;
+                });
             }
         }
-        if message.started && message.count == 0 {
-            return Ok(());
-        }
-        if message.count == 0 {
+        if message.count == 0 && parts.is_empty() {
             // Nothing of what has changed lies in the area: the request stands, unless a newer one has come.
             let mut state = self.client.state.lock();
             state.request = Some(
@@ -527,6 +515,20 @@ impl Writer {
                     .map_or(order.area, |request| around(request, order.area)),
             );
             return Ok(());
+        }
+        message.expect(parts.len());
+        let mut pixels = Vec::new();
+        for part in parts {
+            self.viewer.frame(|frame| copy(frame, part, &mut pixels));
+            message.rectangle(part, encoding);
+            self.encoder.encode(
+                encoding,
+                order.format,
+                &pixels,
+                part.width as usize,
+                &mut message.bytes,
+            );
+            message.send_if_large(&mut self.stream)?;
         }
         message.send(&mut self.stream)
     }
@@ -596,12 +598,12 @@ fn copy(frame: &Frame, part: Rectangle, into: &mut Vec<u32>) {
     }
 }
 
-/// FramebufferUpdate messages, section 7.6.1, which are sent when they grow large.
+/// A FramebufferUpdate message, section 7.6.1. It is one for one request, as viewers expect, but it is never whole in memory.
 struct Update {
     bytes: Vec<u8>,
     count: u16,
-    /// A part has been sent.
-    started: bool,
+    /// The count is final, as it must be before the first bytes are sent.
+    fixed: bool,
 }
 
 impl Update {
@@ -612,8 +614,15 @@ impl Update {
         Update {
             bytes: vec![spec::FRAMEBUFFER_UPDATE, 0, 0, 0],
             count: 0,
-            started: false,
+            fixed: false,
         }
+    }
+
+    /// Only `more` rectangles follow.
+    fn expect(&mut self, more: usize) {
+        self.count += more as u16;
+        self.bytes[2..4].copy_from_slice(&self.count.to_be_bytes());
+        self.fixed = true;
     }
 
     fn rectangle(&mut self, part: Rectangle, encoding: i32) {
@@ -621,7 +630,7 @@ impl Update {
             self.bytes.extend_from_slice(&(number as u16).to_be_bytes());
         }
         self.bytes.extend_from_slice(&encoding.to_be_bytes());
-        self.count += 1;
+        self.count += u16::from(!self.fixed);
     }
 
     /// An ExtendedDesktopSize rectangle with one screen.
@@ -641,18 +650,19 @@ impl Update {
     }
 
     fn send(&mut self, stream: &mut Stream) -> io::Result<()> {
-        self.bytes[2..4].copy_from_slice(&self.count.to_be_bytes());
-        stream.write_all(&self.bytes)
+        if !self.fixed {
+            self.expect(0);
+        }
+        stream.write_all(&self.bytes)?;
+        self.bytes.clear();
+        Ok(())
     }
 
     fn send_if_large(&mut self, stream: &mut Stream) -> io::Result<()> {
-        if self.bytes.len() < Update::LARGE && self.count < u16::MAX - 16 {
-            return Ok(());
+        if self.bytes.len() < Update::LARGE {
+            Ok(())
+        } else {
+            self.send(stream)
         }
-        self.send(stream)?;
-        self.bytes.truncate(4);
-        self.count = 0;
-        self.started = true;
-        Ok(())
     }
 }

@@ -1,0 +1,515 @@
+//! An open back end: buffers, threads and who is at the other end.
+
+use super::escape::{Escape, HELP, Typed};
+use super::options::SerialSpec;
+use super::terminal::{self, RawTerminal};
+use crate::stream::{Listener, Stream};
+use crate::vnc::{end_signal, remove_dead_socket, wait_for_connection};
+use device::serial::{SerialInput, SerialOutput};
+use parking_lot::{Condvar, Mutex};
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What the guest has sent and nobody has taken: beyond this, the oldest is dropped.
+const BUFFER: usize = 1 << 20;
+
+/// How long the end of a port waits for its last bytes to go out.
+const LAST_BYTES: Duration = Duration::from_millis(500);
+
+/// A back end that does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenPortError {
+    #[error("serial {what}: {error}")]
+    Io { what: String, error: io::Error },
+    #[error("chardev '{0}' not found")]
+    Chardev(String),
+}
+
+/// What keys of a multiplexed terminal do. They are called on the port's own thread.
+pub struct Hooks {
+    /// Ctrl-A x.
+    pub quit: Box<dyn Fn() + Send + Sync>,
+    /// Ctrl-A c; `None` while there is no monitor, which the user is then told.
+    pub monitor: Option<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl Default for Hooks {
+    /// Ctrl-A x ends the process, and nothing else is there.
+    fn default() -> Hooks {
+        let quit = || {
+            terminal::restore_terminal();
+            std::process::exit(0);
+        };
+        Hooks {
+            quit: Box::new(quit),
+            monitor: None,
+        }
+    }
+}
+
+/// The far side of a UART.
+pub struct SerialPort {
+    shared: Arc<Shared>,
+    /// Ends the accepting thread when dropped.
+    wake: Option<OwnedFd>,
+    terminal: Option<RawTerminal>,
+    /// Where the other end is: a pseudo terminal's name, a socket's address.
+    location: Option<String>,
+    socket: Option<PathBuf>,
+    address: Option<SocketAddr>,
+    /// The far side of a pseudo terminal, without which reading the near side fails while nobody is there.
+    _far: Option<File>,
+}
+
+struct Shared {
+    output: Mutex<Output>,
+    /// Output has come, has gone, or the end has.
+    moved: Condvar,
+    input: Mutex<Input>,
+    /// The UART has room, has come, or the end has.
+    room: Condvar,
+}
+
+#[derive(Default)]
+struct Output {
+    bytes: VecDeque<u8>,
+    /// The thread that takes the bytes, by number; 0: nobody, and they wait, up to the bound.
+    writer: u64,
+    writers: u64,
+    writing: bool,
+    /// The connection that there is.
+    stream: Option<Stream>,
+    ended: bool,
+    dropped: u64,
+}
+
+#[derive(Default)]
+struct Input {
+    uart: Option<Arc<dyn SerialInput>>,
+    /// Counts calls of the UART's `on_room`.
+    room: u64,
+    ended: bool,
+}
+
+type Peer = (Box<dyn Read + Send>, Box<dyn Write + Send>);
+
+impl SerialPort {
+    /// Opens a back end. A server with `wait` waits here for its first connection. `None` is for no port at all.
+    pub fn open(spec: &SerialSpec, hooks: Hooks) -> Result<Option<Arc<SerialPort>>, OpenPortError> {
+        let shared = Arc::new(Shared {
+            output: Mutex::default(),
+            moved: Condvar::new(),
+            input: Mutex::default(),
+            room: Condvar::new(),
+        });
+        let mut port = SerialPort {
+            shared,
+            wake: None,
+            terminal: None,
+            location: None,
+            socket: None,
+            address: None,
+            _far: None,
+        };
+        let what = format!("{spec:?}");
+        let opened = match spec {
+            SerialSpec::None => return Ok(None),
+            SerialSpec::Chardev(id) => return Err(OpenPortError::Chardev(id.clone())),
+            SerialSpec::Null => {
+                port.shared.discard();
+                Ok(())
+            }
+            SerialSpec::Stdio { mux, signal } => port.open_stdio(*mux, *signal, hooks),
+            SerialSpec::File { path, append } => port.open_file(path, *append),
+            SerialSpec::Pty => port.open_pty(),
+            SerialSpec::Unix {
+                path,
+                server: false,
+                ..
+            } => UnixStream::connect(path)
+                .and_then(|stream| port.shared.attach_stream(Stream::Unix(stream))),
+            SerialSpec::Tcp {
+                host,
+                port: number,
+                server: false,
+                ..
+            } => TcpStream::connect((or_loopback(host), *number)).and_then(|stream| {
+                stream.set_nodelay(true)?;
+                port.shared.attach_stream(Stream::Tcp(stream))
+            }),
+            SerialSpec::Unix {
+                path,
+                server: true,
+                wait,
+            } => {
+                remove_dead_socket(path);
+                UnixListener::bind(path).and_then(|listener| {
+                    port.socket = Some(path.clone());
+                    port.location = Some(format!("unix:{}", path.display()));
+                    port.serve(Listener::Unix(listener), *wait)
+                })
+            }
+            SerialSpec::Tcp {
+                host,
+                port: number,
+                server: true,
+                wait,
+            } => TcpListener::bind((or_loopback(host), *number)).and_then(|listener| {
+                let address = listener.local_addr()?;
+                port.address = Some(address);
+                port.location = Some(format!("tcp:{address}"));
+                port.serve(Listener::Tcp(listener), *wait)
+            }),
+        };
+        opened.map_err(|error| OpenPortError::Io {
+            what: name(spec).unwrap_or(what),
+            error,
+        })?;
+        Ok(Some(Arc::new(port)))
+    }
+
+    /// Gives what is typed to `uart` from now on.
+    pub fn connect(&self, uart: Arc<dyn SerialInput>) {
+        let weak = Arc::downgrade(&self.shared);
+        uart.on_room(Box::new(move || {
+            if let Some(shared) = weak.upgrade() {
+                shared.input.lock().room += 1;
+                shared.room.notify_all();
+            }
+        }));
+        self.shared.input.lock().uart = Some(uart);
+        self.shared.room.notify_all();
+    }
+
+    /// What users have to know to reach the other end: a pseudo terminal's name, a socket's address.
+    pub fn location(&self) -> Option<&str> {
+        self.location.as_deref()
+    }
+
+    /// A TCP server's address: port 0 in the specification takes any.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// Bytes that were dropped because nobody took them.
+    pub fn dropped(&self) -> u64 {
+        self.shared.output.lock().dropped
+    }
+
+    fn open_stdio(&mut self, mux: bool, signal: bool, hooks: Hooks) -> io::Result<()> {
+        self.terminal = RawTerminal::new(rustix::stdio::stdin(), signal)?;
+        // Not the locked, buffered ones: raw bytes, as they come.
+        let input = File::from(rustix::stdio::stdin().try_clone_to_owned()?);
+        let output = File::from(rustix::stdio::stdout().try_clone_to_owned()?);
+        self.shared.start_writer(Box::new(output))?;
+        let shared = self.shared.clone();
+        let mut escape = mux.then(Escape::default);
+        shared.clone().spawn("serial input", move || {
+            shared.read_all(Box::new(input), |shared, bytes| match &mut escape {
+                None => shared.feed(bytes),
+                Some(escape) => bytes.iter().all(|byte| match escape.feed(*byte) {
+                    Typed::Guest(byte) => shared.feed(&[byte]),
+                    Typed::Nothing => true,
+                    Typed::Help => {
+                        shared.print(HELP.as_bytes());
+                        true
+                    }
+                    Typed::Quit => {
+                        (hooks.quit)();
+                        true
+                    }
+                    Typed::Monitor => {
+                        match &hooks.monitor {
+                            Some(monitor) => monitor(),
+                            None => shared.print(b"\r\nthere is no monitor on this terminal\r\n"),
+                        }
+                        true
+                    }
+                }),
+            });
+        })
+    }
+
+    fn open_file(&mut self, path: &PathBuf, append: bool) -> io::Result<()> {
+        let file = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .append(append)
+            .truncate(!append)
+            .open(path)?;
+        self.shared.start_writer(Box::new(file))?;
+        Ok(())
+    }
+
+    fn open_pty(&mut self) -> io::Result<()> {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        let near = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+        rustix::io::fcntl_setfd(&near, rustix::io::FdFlags::CLOEXEC)?;
+        grantpt(&near)?;
+        unlockpt(&near)?;
+        let name = ptsname(&near, Vec::new())?;
+        let name = name.to_str().map_err(io::Error::other)?.to_string();
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOCTTY);
+        let far = options.open(&name)?;
+        terminal::make_raw(&far)?;
+        self._far = Some(far);
+        self.location = Some(name);
+        let near = File::from(near);
+        let reader = near.try_clone()?;
+        self.shared.start_writer(Box::new(near))?;
+        let shared = self.shared.clone();
+        self.shared.clone().spawn("serial input", move || {
+            shared.read_all(Box::new(reader), Shared::feed)
+        })
+    }
+
+    /// Takes one connection after the other.
+    fn serve(&mut self, listener: Listener, wait: bool) -> io::Result<()> {
+        if wait {
+            tracing::warn!(
+                "waiting for a connection to {}",
+                self.location.as_deref().unwrap_or("a serial line")
+            );
+            let stream = listener.accept()?;
+            self.shared.attach_stream(stream)?;
+        }
+        let (ended, wake) = end_signal()?;
+        listener.set_nonblocking(true)?;
+        self.wake = Some(wake);
+        let shared = self.shared.clone();
+        self.shared.clone().spawn("serial socket", move || {
+            while shared.wait_until_free() && wait_for_connection(&listener, &ended) {
+                match listener.accept() {
+                    Ok(stream) => {
+                        if let Err(error) = stream
+                            .set_nonblocking(false)
+                            .and_then(|()| shared.attach_stream(stream))
+                        {
+                            tracing::debug!(%error, "a serial line's connection");
+                        }
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => {
+                        tracing::debug!(%error, "accept");
+                        std::thread::sleep(Duration::from_millis(50));
+                    }
+                }
+            }
+        })
+    }
+}
+
+fn or_loopback(host: &str) -> &str {
+    if host.is_empty() { "127.0.0.1" } else { host }
+}
+
+/// A back end in an error message.
+fn name(spec: &SerialSpec) -> Option<String> {
+    match spec {
+        SerialSpec::File { path, .. } => Some(format!("file '{}'", path.display())),
+        SerialSpec::Unix { path, .. } => Some(format!("socket '{}'", path.display())),
+        SerialSpec::Tcp { host, port, .. } => Some(format!("socket '{host}:{port}'")),
+        SerialSpec::Stdio { .. } => Some("stdio".into()),
+        SerialSpec::Pty => Some("pty".into()),
+        _ => None,
+    }
+}
+
+impl SerialOutput for SerialPort {
+    fn write(&self, bytes: &[u8]) {
+        self.shared.print(bytes);
+    }
+}
+
+impl Drop for SerialPort {
+    fn drop(&mut self) {
+        {
+            let mut output = self.shared.output.lock();
+            let until = std::time::Instant::now() + LAST_BYTES;
+            while output.writer != 0 && (output.writing || !output.bytes.is_empty()) {
+                if self.shared.moved.wait_until(&mut output, until).timed_out() {
+                    break;
+                }
+            }
+            output.ended = true;
+            if let Some(stream) = output.stream.take() {
+                stream.shut_down();
+            }
+        }
+        self.shared.input.lock().ended = true;
+        self.shared.moved.notify_all();
+        self.shared.room.notify_all();
+        drop(self.wake.take());
+        if let Some(path) = &self.socket {
+            let _ = std::fs::remove_file(path);
+        }
+        drop(self.terminal.take());
+    }
+}
+
+impl Shared {
+    fn spawn(self: Arc<Self>, name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        std::thread::Builder::new()
+            .name(name.into())
+            .spawn(work)
+            .map(|_| ())
+    }
+
+    /// Whatever is sent is gone.
+    fn discard(&self) {
+        self.output.lock().ended = true;
+    }
+
+    /// Puts bytes into the output, and drops the oldest beyond the bound.
+    fn print(&self, bytes: &[u8]) {
+        let mut output = self.output.lock();
+        if output.ended {
+            return;
+        }
+        let bytes = &bytes[bytes.len().saturating_sub(BUFFER)..];
+        let excess = (output.bytes.len() + bytes.len()).saturating_sub(BUFFER);
+        output.bytes.drain(..excess);
+        output.dropped += excess as u64;
+        output.bytes.extend(bytes);
+        drop(output);
+        self.moved.notify_all();
+    }
+
+    /// Gives bytes to the UART as it has room, waiting meanwhile. False once the port has ended.
+    fn feed(&self, mut bytes: &[u8]) -> bool {
+        while !bytes.is_empty() {
+            let mut input = self.input.lock();
+            let uart = loop {
+                if input.ended {
+                    return false;
+                }
+                match &input.uart {
+                    Some(uart) => break uart.clone(),
+                    None => self.room.wait(&mut input),
+                }
+            };
+            let room = input.room;
+            drop(input);
+            // Without the lock: the UART may call `on_room` from inside.
+            let taken = uart.receive(bytes).min(bytes.len());
+            bytes = &bytes[taken..];
+            if !bytes.is_empty() {
+                let mut input = self.input.lock();
+                while input.room == room && !input.ended {
+                    self.room.wait(&mut input);
+                }
+            }
+        }
+        true
+    }
+
+    /// Reads until the other end is gone, or `each` returns false.
+    fn read_all(
+        &self,
+        mut from: Box<dyn Read + Send>,
+        mut each: impl FnMut(&Shared, &[u8]) -> bool,
+    ) {
+        let mut buffer = [0; 4096];
+        loop {
+            match from.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(count) => {
+                    if !each(self, &buffer[..count]) {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    tracing::debug!(%error, "serial input");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Starts the thread that takes the output, and returns its number.
+    fn start_writer(self: &Arc<Self>, into: Box<dyn Write + Send>) -> io::Result<u64> {
+        let number = {
+            let mut output = self.output.lock();
+            output.writers += 1;
+            output.writer = output.writers;
+            output.writers
+        };
+        let shared = self.clone();
+        let spawned = self
+            .clone()
+            .spawn("serial output", move || shared.write_all(number, into));
+        spawned.inspect_err(|_| self.end_writer(number))?;
+        Ok(number)
+    }
+
+    /// The writer's other end is gone.
+    fn end_writer(&self, number: u64) {
+        let mut output = self.output.lock();
+        if output.writer == number {
+            output.writer = 0;
+            output.stream = None;
+        }
+        drop(output);
+        self.moved.notify_all();
+    }
+
+    /// Writes output until the port ends or the other end is gone.
+    fn write_all(&self, number: u64, mut into: Box<dyn Write + Send>) {
+        loop {
+            let chunk: Vec<u8> = {
+                let mut output = self.output.lock();
+                while output.writer == number && output.bytes.is_empty() && !output.ended {
+                    self.moved.wait(&mut output);
+                }
+                if output.writer != number || output.bytes.is_empty() {
+                    break;
+                }
+                output.writing = true;
+                let count = output.bytes.len().min(16 << 10);
+                output.bytes.drain(..count).collect()
+            };
+            let result = into.write_all(&chunk).and_then(|()| into.flush());
+            self.output.lock().writing = false;
+            self.moved.notify_all();
+            if let Err(error) = result {
+                tracing::debug!(%error, "serial output");
+                break;
+            }
+        }
+        self.end_writer(number);
+    }
+
+    /// Serves a connection on threads of its own, until it ends.
+    fn attach_stream(self: &Arc<Self>, stream: Stream) -> io::Result<()> {
+        let peer: Peer = (Box::new(stream.try_clone()?), Box::new(stream.try_clone()?));
+        let kept = stream.try_clone()?;
+        let number = self.start_writer(peer.1)?;
+        self.output.lock().stream = Some(kept);
+        let shared = self.clone();
+        self.clone().spawn("serial input", move || {
+            shared.read_all(peer.0, Shared::feed);
+            // The other end is gone: the writing side has to notice, and the next connection may come.
+            stream.shut_down();
+            shared.end_writer(number);
+        })
+    }
+
+    /// Waits until no connection is there. False once the port has ended.
+    fn wait_until_free(&self) -> bool {
+        let mut output = self.output.lock();
+        while (output.writer != 0 || output.writing) && !output.ended {
+            self.moved.wait(&mut output);
+        }
+        !output.ended
+    }
+}
