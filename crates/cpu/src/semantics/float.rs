@@ -41,7 +41,7 @@ rows! {
     fmov_from_x => move_from_general(FromValue::Move(Lane::D));
     fmov_from_x_upper => move_from_general(UPPER);
     fmov_from_general_half => move_from_general(FromValue::Move(Lane::H));
-    fmov_register, fmov_register_half => one(|shape| Operation::Low(shape));
+    fmov_register, fmov_register_half => one(Operation::Low);
     fabs, fabs_half => one(|shape| Operation::FloatUnary(FloatUnary::Abs, shape));
     fneg, fneg_half => one(|shape| Operation::FloatUnary(FloatUnary::Neg, shape));
     fsqrt, fsqrt_half => one(|shape| Operation::FloatUnary(FloatUnary::Sqrt, shape));
