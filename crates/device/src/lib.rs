@@ -12,11 +12,13 @@ mod line;
 mod registers;
 pub mod screen;
 pub mod serial;
+mod workers;
 
 pub use clock::{Clock, Timer};
 pub use line::{Line, LineSink, Msi, MsiTarget};
 pub use memory::{Access, Dma, DmaError, Mmio};
 pub use registers::Registers;
+pub use workers::{Ticket, Workers};
 
 /// What the board does to any device.
 pub trait Device: Send + Sync {

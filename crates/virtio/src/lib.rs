@@ -3,11 +3,10 @@
 //! - [`VirtioDevice`] is what a device implements: features, configuration, and work on its queues.
 //! - [`VirtioPci`] is the transport: it makes a [`pci::Function`] out of a device, modern, legacy or both.
 //! - [`Virtqueue`] is a split ring whose every content is the guest's: nothing in it is believed.
-//! - [`Workers`] are the threads on which a device does what waits for the host.
 //!
 //! A reset ends an epoch. Work that a worker took before it may go on in the host, but reaches neither guest memory nor
 //! rings nor interrupts: [`Virtqueue`] drops what comes from an older epoch. A device's work of the next epoch begins
-//! when the old is over ([`Workers`] see to it), so that an old write cannot overtake a new one.
+//! when the old is over ([`device::Workers`] see to it), so that an old write cannot overtake a new one.
 
 pub mod block;
 mod chain;
@@ -19,11 +18,9 @@ pub mod rng;
 pub mod spec;
 #[cfg(test)]
 mod testing;
-mod workers;
 
 pub use chain::{Chain, Cursor, Segment};
 pub use device::{DeviceKind, Running, VirtioDevice};
 pub use interrupts::Interrupts;
 pub use pci::{ConfigError, PciOptions, VirtioPci, VirtioPciState};
 pub use queue::Virtqueue;
-pub use workers::{Ticket, Workers};

@@ -8,11 +8,11 @@ mod tests;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use ::device::{Ticket, Workers};
 use parking_lot::Mutex;
 use storage::Disk;
 
 use crate::device::{DeviceKind, Running, VirtioDevice};
-use crate::workers::{Ticket, Workers};
 use crate::{Chain, ConfigError};
 use request::Buffer;
 use spec::feature;

@@ -5,11 +5,10 @@ mod tests;
 
 use std::sync::{Arc, Weak};
 
-use device::{Clock, Timer};
+use ::device::{Clock, Ticket, Timer, Workers};
 use parking_lot::Mutex;
 
 use crate::device::{DeviceKind, Running, VirtioDevice};
-use crate::workers::{Ticket, Workers};
 use crate::{Chain, ConfigError, Cursor};
 
 /// What the user chose.

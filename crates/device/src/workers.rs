@@ -155,3 +155,59 @@ impl Drop for Workers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    #[test]
+    fn no_wake_is_lost() {
+        let work = Arc::new(AtomicUsize::new(0));
+        let done = Arc::new(AtomicUsize::new(0));
+        let (left, count) = (work.clone(), done.clone());
+        let workers = Workers::new("test", 3, move |_| {
+            while left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let workers = workers.unwrap();
+        for round in 1..=2000 {
+            work.fetch_add(1, Ordering::SeqCst);
+            workers.wake();
+            if round % 10 == 0 {
+                while done.load(Ordering::SeqCst) != round {
+                    std::thread::yield_now();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_new_epoch_waits_for_the_old() {
+        let workers = Workers::new("test", 0, |_| {}).unwrap();
+        let ticket = Ticket { shared: workers.shared.clone() };
+        let (start, started) = channel();
+        let (end, ended) = channel::<()>();
+        let (report, reports) = channel();
+        std::thread::scope(|scope| {
+            let (old, new) = (ticket.clone(), ticket.clone());
+            let old_report = report.clone();
+            scope.spawn(move || {
+                old.run(1, || {
+                    start.send(()).unwrap();
+                    ended.recv().unwrap();
+                    old_report.send("old").unwrap();
+                });
+            });
+            started.recv().unwrap();
+            scope.spawn(move || new.run(2, || report.send("new").unwrap()));
+            assert!(reports.recv_timeout(Duration::from_millis(20)).is_err());
+            end.send(()).unwrap();
+            assert_eq!((reports.recv().unwrap(), reports.recv().unwrap()), ("old", "new"));
+        });
+        workers.drain();
+    }
+}
