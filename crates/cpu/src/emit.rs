@@ -104,7 +104,7 @@ pub enum Order {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
     /// Bytes in all.
-    pub bytes: u32,
+    pub bytes: u16,
     /// The unit of alignment and single-copy atomicity: bytes, a power of two up to 16.
     pub size: u8,
     pub kind: AccessKind,

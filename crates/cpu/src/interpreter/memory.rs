@@ -211,7 +211,8 @@ impl Interpreter {
         if checked && misaligned {
             return Err(self.core.alignment_fault(address, reported(access.kind)));
         }
-        let first = (0x1000 - (address & 0xfff) as u32).min(access.bytes);
+        let bytes = u32::from(access.bytes);
+        let first = (0x1000 - (address & 0xfff) as u32).min(bytes);
         let span = self.resolve(address, first, access)?;
         if span.strict && misaligned {
             return Err(self.core.alignment_fault(address, reported(access.kind)));
@@ -219,7 +220,7 @@ impl Interpreter {
         if self.core.debugging {
             self.check_watchpoints(address, access)?;
         }
-        if first == access.bytes {
+        if first == bytes {
             self.spans[0] = span;
             return Ok(Place {
                 host: span.host,
@@ -227,7 +228,7 @@ impl Interpreter {
             });
         }
         let second = address.wrapping_add(first.into());
-        let rest = self.resolve(second, access.bytes - first, access)?;
+        let rest = self.resolve(second, bytes - first, access)?;
         if rest.strict && misaligned {
             return Err(self.core.alignment_fault(second, reported(access.kind)));
         }
@@ -704,7 +705,7 @@ impl Interpreter {
 
     /// DC ZVA: 64 bytes.
     pub(super) fn zero_memory(&mut self, address: u64) -> Result<(), Taken> {
-        const BLOCK: u32 = 64;
+        const BLOCK: u16 = 64;
         let access = Access {
             bytes: BLOCK,
             size: 1,
@@ -719,7 +720,7 @@ impl Interpreter {
         if place.host.is_null() || strict {
             return Err(self.core.alignment_fault(address, DataAccess::Write));
         }
-        for offset in (0..BLOCK).step_by(8) {
+        for offset in (0..BLOCK.into()).step_by(8) {
             self.write_memory(place, offset, 8, 0)?;
         }
         Ok(())

@@ -55,6 +55,8 @@ pub struct Interpreter {
     /// The pieces of a place that is not one span of host memory.
     spans: [Span; 2],
     world: Option<&'static dyn World>,
+    /// The state was changed from outside: nothing cached of translations holds.
+    stale: bool,
 }
 
 // SAFETY: the pointers are into `tlb`, which goes along, and into guest memory, which any thread may access.
@@ -87,6 +89,7 @@ impl Interpreter {
                 .unwrap_or_else(|_| unreachable!("it has that length")),
             spans: [Span::default(); 2],
             world: None,
+            stale: false,
             core,
         }
     }
@@ -98,6 +101,8 @@ impl Interpreter {
 
     /// The same, to change.
     pub fn core_mut(&mut self) -> &mut Core {
+        // Translations may depend on what changes.
+        self.stale = true;
         &mut self.core
     }
 
@@ -180,7 +185,9 @@ impl Interpreter {
         let generation = self.world().space().generation();
         if self.map_generation != generation
             || self.translation_epoch != self.core.translation_epoch
+            || self.stale
         {
+            self.stale = false;
             self.map_generation = generation;
             self.translation_epoch = self.core.translation_epoch;
             crate::tlbi::Invalidate::invalidate(&mut self.tlb, &crate::tlbi::Invalidation::All);

@@ -377,6 +377,23 @@ fn pointers_are_authenticated() {
 }
 
 #[test]
+fn a_state_changed_from_outside_forgets_translations() {
+    let board = Board::new(1);
+    board.dma.write_u64(DATA, 5).unwrap();
+    let mut processor = board.run(&[0xf940_0001], |s| s.x[0] = DATA); // ldr x1, [x0]
+    assert_eq!(processor.core().state.x[1], 5);
+    // Tables elsewhere, that map nothing.
+    let state = &mut processor.core_mut().state;
+    state.ttbr0[1] = BASE + 0x2000;
+    state.vbar[1] = 0;
+    state.pc = CODE;
+    assert_eq!(processor.step(&board), None);
+    assert_eq!(class(&processor), None);
+    assert_eq!(processor.core().state.esr[1] >> 26, 0x21);
+    assert_eq!(processor.core().state.far[1], CODE);
+}
+
+#[test]
 fn what_is_absent_is_undefined() {
     let board = Board::new(1);
     for word in [

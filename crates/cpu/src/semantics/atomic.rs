@@ -13,7 +13,7 @@ fn size(word: u32) -> u8 {
 #[inline(always)]
 fn whole(kind: AccessKind, bytes: u8, order: Order, n: u32) -> Access {
     Access {
-        bytes: u32::from(bytes),
+        bytes: bytes.into(),
         size: bytes,
         kind,
         order,

@@ -10,7 +10,7 @@ use super::{bit, bits, rd, rm, rn, signed, undefined};
 #[inline(always)]
 fn plain(kind: AccessKind, size: u8, n: u32) -> Access {
     Access {
-        bytes: u32::from(size),
+        bytes: size.into(),
         size,
         kind,
         order: Order::Plain,
@@ -327,7 +327,7 @@ pub fn prefetch_literal<E: Emit>(_: &mut E, _: u32) -> Outcome<E> {
 #[inline(always)]
 fn pair(kind: AccessKind, size: u8, n: u32) -> Access {
     Access {
-        bytes: 2 * u32::from(size),
+        bytes: 2 * u16::from(size),
         ..plain(kind, size, n)
     }
 }

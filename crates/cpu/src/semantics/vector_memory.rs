@@ -29,7 +29,7 @@ fn offset_by<E: Emit>(e: &mut E, base: E::Value, offset: i64) -> E::Value {
 #[inline(always)]
 fn plain(kind: AccessKind, bytes: u32, size: u32, sp_base: bool) -> Access {
     Access {
-        bytes,
+        bytes: bytes as u16,
         size: size as u8,
         kind,
         order: Order::Plain,
