@@ -32,7 +32,7 @@ enum {
 struct state {
     uint64_t x[31];
     uint64_t sp;
-    uint64_t pc;
+    uint64_t pc; /* of cases: a second instruction, or BRK */
     uint32_t nzcv, fpcr, fpsr;
     uint32_t word_or_signal; /* the instruction; in results the signal's number */
     uint64_t rest;           /* in results a sum of the window's other bytes */
@@ -133,8 +133,10 @@ int main(void) {
             return 2;
         for (uint32_t i = 0; i < SLOT * MAX_CASES / 4; i++)
             code[i] = BRK;
-        for (uint32_t i = 0; i < count; i++)
+        for (uint32_t i = 0; i < count; i++) {
             code[SLOT / 4 * i] = cases[i].word_or_signal;
+            code[SLOT / 4 * i + 1] = cases[i].pc;
+        }
         __builtin___clear_cache((char *)code, (char *)code + SLOT * MAX_CASES);
         /* No case may change another. */
         if (mprotect(code, SLOT * MAX_CASES, PROT_READ | PROT_EXEC))

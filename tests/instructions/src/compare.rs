@@ -9,7 +9,7 @@ use crate::corpus;
 use crate::oracle::Oracle;
 use crate::random::Random;
 use crate::subject::Subject;
-use crate::{Case, End, Outcome, SLOTS};
+use crate::{BRK, Case, End, Outcome, SLOTS};
 
 /// How much to compare.
 #[derive(Clone, Debug)]
@@ -83,6 +83,27 @@ pub fn compare(plan: &Plan) -> Result<Report> {
             }
         }
     }
+    if "exclusives".contains(&plan.only) {
+        for _ in 0..plan.encodings * 4 {
+            let (load, store) = corpus::exclusives(&mut random);
+            report.encodings += 1;
+            for _ in 0..plan.states {
+                let case = corpus::case(load, &mut random, &mut subject)?;
+                batch.extend(case.map(|case| {
+                    (
+                        "exclusives",
+                        Case {
+                            then: store,
+                            ..case
+                        },
+                    )
+                }));
+            }
+            if batch.len() + plan.states as usize > SLOTS {
+                run(&mut oracle, &mut subject, &mut batch, &mut report)?;
+            }
+        }
+    }
     // Words of all kinds: most are unallocated, and both must say so.
     if plan.only.is_empty() {
         for _ in 0..plan.encodings * 256 {
@@ -142,21 +163,21 @@ fn run(
     report: &mut Report,
 ) -> Result<()> {
     // Branches are tried first: those that would go on to another case are not made.
-    subject.place(batch.iter().map(|(_, case)| case.word))?;
+    subject.place(batch.iter().map(|(_, case)| (case.word, case.then)))?;
     for (slot, (_, case)) in batch.iter_mut().enumerate() {
-        let outcome = subject.run(slot, &case.state)?.outcome;
+        let outcome = subject.run(slot, &case.state, case.then != BRK)?.outcome;
         if !corpus::lands_well(outcome.end) {
             case.word = corpus::NOTHING;
         }
     }
     let cases: Vec<Case> = batch.iter().map(|(_, case)| case.clone()).collect();
-    subject.place(cases.iter().map(|case| case.word))?;
+    subject.place(cases.iter().map(|case| (case.word, case.then)))?;
     let expected = oracle.run(&cases)?;
     for (slot, ((name, case), expected)) in batch.drain(..).zip(expected).enumerate() {
         if case.word == corpus::NOTHING {
             continue;
         }
-        let found = subject.run(slot, &case.state)?.outcome;
+        let found = subject.run(slot, &case.state, case.then != BRK)?.outcome;
         report.cases += 1;
         match found.end {
             End::Undefined => report.undefined += 1,
@@ -194,7 +215,7 @@ pub fn difference(case: &Case, found: &Outcome, expected: &Outcome) -> String {
     }
     let before = &case.state;
     // What a fault leaves of destinations and memory is open, but here it is all as it was.
-    let faulted = matches!(expected.end, End::DataFault | End::Alignment);
+    let faulted = matches!(expected.end, End::DataFault | End::Alignment) && case.then == BRK;
     let (f, e) = (&found.state, if faulted { before } else { &expected.state });
     for i in 0..31 {
         if f.x[i] != e.x[i] {

@@ -75,6 +75,36 @@ pub fn system_encoding(random: &mut Random) -> u32 {
     random.pick(SYSTEM_WORDS) | random.below(32) as u32
 }
 
+/// A load-exclusive and the store-exclusive to the same address, in registers of their own.
+pub fn exclusives(random: &mut Random) -> (u32, u32) {
+    let pair = random.one_in(3);
+    let size = if pair {
+        2 | random.below(2) as u32
+    } else {
+        random.below(4) as u32
+    };
+    // Base, status, and two each to load and to store.
+    let mut registers = [0; 6];
+    let mut used = 0u32;
+    for register in &mut registers {
+        *register = loop {
+            let n = random.below(31) as u32;
+            if used >> n & 1 == 0 {
+                used |= 1 << n;
+                break n;
+            }
+        };
+    }
+    let [n, s, t, t2, u, u2] = registers;
+    let (second, stored) = if pair { (t2, u2) } else { (31, 31) };
+    let common = size << 30 | 0x0800_0000 | u32::from(pair) << 21 | n << 5;
+    // Acquire and release or not.
+    let mut ordered = || (random.below(2) as u32) << 15;
+    let load = common | 1 << 22 | 31 << 16 | ordered() | second << 10 | t;
+    let store = common | s << 16 | ordered() | stored << 10 | u;
+    (load, store)
+}
+
 /// Whether the architecture leaves open what happens (CONSTRAINED UNPREDICTABLE), or a case cannot be run alone.
 pub fn is_open(word: u32) -> bool {
     let field = |high: u32, low: u32| word >> low & (u32::MAX >> (31 - (high - low)));
@@ -240,6 +270,7 @@ pub fn case(word: u32, random: &mut Random, subject: &mut Subject) -> Result<Opt
     }
     let mut case = Case {
         word,
+        then: BRK,
         state: state(random),
     };
     let is_memory = word >> 27 & 1 == 1 && word >> 25 & 1 == 0;

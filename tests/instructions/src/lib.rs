@@ -46,6 +46,8 @@ pub struct State {
 #[derive(Clone)]
 pub struct Case {
     pub word: u32,
+    /// What is executed after it, or [`BRK`].
+    pub then: u32,
     pub state: State,
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{CODE, Case, DATA, End, Outcome, SLOT, SLOTS, State};
+use crate::{BRK, CODE, Case, DATA, End, Outcome, SLOT, SLOTS, State};
 
 const SOURCE: &str = include_str!("../../../guests/oracle/oracle.c");
 /// Bytes of a case or result: X, SP, PC, four words, the sum, V, data.
@@ -62,7 +62,7 @@ impl Oracle {
         Ok(records
             .iter()
             .enumerate()
-            .map(|(i, record)| decode(record, CODE + SLOT * i as u64))
+            .map(|(i, record)| decode(record, CODE + SLOT * i as u64, cases[i].then))
             .collect())
     }
 }
@@ -109,7 +109,7 @@ fn encode(case: &Case, bytes: &mut Vec<u8>) {
         bytes.extend(x.to_le_bytes());
     }
     bytes.extend(s.sp.to_le_bytes());
-    bytes.extend(0u64.to_le_bytes());
+    bytes.extend(u64::from(case.then).to_le_bytes());
     for word in [s.nzcv, s.fpcr, s.fpsr, case.word] {
         bytes.extend(word.to_le_bytes());
     }
@@ -120,7 +120,7 @@ fn encode(case: &Case, bytes: &mut Vec<u8>) {
     bytes.extend(s.data);
 }
 
-fn decode(record: &[u8; RECORD], slot: u64) -> Outcome {
+fn decode(record: &[u8; RECORD], slot: u64, then: u32) -> Outcome {
     let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| record[at + i]));
     let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| record[at + i]));
     let u128_at = |at: usize| u128::from_le_bytes(std::array::from_fn(|i| record[at + i]));
@@ -129,11 +129,12 @@ fn decode(record: &[u8; RECORD], slot: u64) -> Outcome {
     let vectors = words + 4 * 4 + 8;
     let data = vectors + 32 * 16;
     let in_code = (CODE..CODE + SLOT * SLOTS as u64).contains(&pc);
+    let within = pc == slot || (then != BRK && pc == slot + 4);
     let end = match u32_at(words + 12) {
         SIGTRAP if pc == slot => End::Breakpoint,
-        SIGILL if pc == slot => End::Undefined,
-        SIGSEGV if pc == slot => End::DataFault,
-        SIGBUS if pc == slot => End::Alignment,
+        SIGILL if within => End::Undefined,
+        SIGSEGV if within => End::DataFault,
+        SIGBUS if within => End::Alignment,
         SIGTRAP => End::Next(pc),
         // A branch to where nothing is, or that is not aligned.
         SIGSEGV | SIGBUS if !in_code || pc & 3 != 0 => End::Next(pc),

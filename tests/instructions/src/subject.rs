@@ -114,11 +114,12 @@ impl Subject {
     }
 
     /// Puts the instructions of a batch in their slots.
-    pub fn place(&mut self, words: impl Iterator<Item = u32>) -> Result<()> {
+    pub fn place(&mut self, words: impl Iterator<Item = (u32, u32)>) -> Result<()> {
         let mut code = Vec::with_capacity(SLOTS * SLOT as usize);
-        for word in words {
+        for (word, then) in words {
             code.extend(word.to_le_bytes());
-            for _ in 1..SLOT / 4 {
+            code.extend(then.to_le_bytes());
+            for _ in 2..SLOT / 4 {
                 code.extend(BRK.to_le_bytes());
             }
         }
@@ -128,8 +129,8 @@ impl Subject {
         Ok(self.ram.dma().write(CODE, &code)?)
     }
 
-    /// Executes the instruction of a slot.
-    pub fn run(&mut self, slot: usize, state: &State) -> Result<Run> {
+    /// Executes the instruction of a slot, and the second if `both` and the first went on to it.
+    pub fn run(&mut self, slot: usize, state: &State, both: bool) -> Result<Run> {
         let dma = self.ram.dma();
         dma.fill(WINDOW, PAGE - DATA as u64, 0)?;
         dma.write(WINDOW + PAGE - DATA as u64, &state.data)?;
@@ -149,6 +150,10 @@ impl Subject {
         s.monitor.armed = false;
         core.refresh();
         self.interpreter.step(&self.world);
+        let s = &self.interpreter.core().state;
+        if both && s.el == 0 && s.pc == pc + 4 {
+            self.interpreter.step(&self.world);
+        }
 
         let s = &self.interpreter.core().state;
         let end = if s.el == 0 {
@@ -199,6 +204,6 @@ impl Subject {
     /// Executes one case in the first slot.
     pub fn run_alone(&mut self, case: &Case) -> Result<Run> {
         self.ram.dma().write_u32(CODE, case.word)?;
-        self.run(0, &case.state)
+        self.run(0, &case.state, false)
     }
 }
