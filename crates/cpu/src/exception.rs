@@ -196,7 +196,8 @@ impl Core {
         }
     }
 
-    /// ERET. The PC is where execution goes on, also when the return was illegal.
+    /// ERET. The PC is where execution goes on, also when the return was illegal: PSTATE.IL is then set, and the next
+    /// instruction takes [`Exception::IllegalState`].
     pub fn exception_return(&mut self) {
         self.sync_pmu_filter();
         let spsr = self.state.spsr[1] as u32;
@@ -226,10 +227,6 @@ impl Core {
         self.stepping = false;
         self.refresh();
         self.check_interrupts();
-        if self.state.pstate & pstate::IL != 0 {
-            // What would be the next instruction takes this; nothing observable comes between.
-            self.synchronous(Exception::IllegalState);
-        }
     }
 
     /// Bits of SPSR that [`crate::State::pstate`] takes: those of features that are there.

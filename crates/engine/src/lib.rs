@@ -101,6 +101,8 @@ pub enum Error {
     Unavailable(String),
     #[error("the host refused: {0}")]
     Host(String),
+    #[error("not a state of this processor: {0}")]
+    State(String),
 }
 
 /// An accelerator and what this host says to it.

@@ -1,8 +1,12 @@
-//! Dormer's own engine: guest code by the interpreter of `dormer-cpu`.
+//! Dormer's own engine: guest code by the interpreter of `dormer-cpu`, a thread a processor.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use crate::{Config, Engine, Error, Vm};
+use cpu::signals::attention;
+use cpu::{Core, Interpreter, Shared, State, World};
+use parking_lot::Mutex;
+
+use crate::{Config, Engine, Error, Exit, InterruptController, Vcpu, Vm};
 
 /// The engine.
 pub struct Jit;
@@ -13,9 +17,148 @@ impl Engine for Jit {
     }
 
     fn create(&self, config: Config) -> Result<Arc<dyn Vm>, Error> {
-        let _ = config;
-        Err(Error::Unavailable(
-            "the interpreter is being written".into(),
-        ))
+        let deadlines = Arc::new(Deadlines {
+            clock: config.clock.clone(),
+            timers: OnceLock::new(),
+        });
+        let count = u32::try_from(config.mpidrs.len()).unwrap_or(u32::MAX);
+        let shared = Arc::new(Shared::new(count, deadlines.clone(), config.frequency));
+        let timer = |signals: &Arc<cpu::Signals>| {
+            let signals = signals.clone();
+            config.clock.timer(move || signals.raise(attention::TIMER))
+        };
+        // Set once, just now.
+        let _ = deadlines
+            .timers
+            .set(shared.processors().iter().map(timer).collect());
+        let created = Mutex::new(vec![false; config.mpidrs.len()]);
+        Ok(Arc::new(JitVm {
+            config,
+            shared,
+            created,
+        }))
+    }
+}
+
+/// The machine's clock, and a timer a processor on it.
+struct Deadlines {
+    clock: device::Clock,
+    timers: OnceLock<Vec<device::Timer>>,
+}
+
+impl cpu::Clock for Deadlines {
+    fn now(&self) -> u64 {
+        self.clock.now()
+    }
+
+    fn arm(&self, cpu: u32, deadline: u64) {
+        if let Some(timer) = self
+            .timers
+            .get()
+            .and_then(|timers| timers.get(cpu as usize))
+        {
+            timer.arm(deadline);
+        }
+    }
+}
+
+struct JitVm {
+    config: Config,
+    shared: Arc<Shared>,
+    /// Which processors exist.
+    created: Mutex<Vec<bool>>,
+}
+
+impl JitVm {
+    fn signals(&self, cpu: u32) -> Option<&Arc<cpu::Signals>> {
+        self.shared.processors().get(cpu as usize)
+    }
+}
+
+impl Vm for JitVm {
+    fn interrupt_controller(&self) -> InterruptController {
+        InterruptController::Ours
+    }
+
+    fn frequency(&self) -> u64 {
+        self.shared.frequency
+    }
+
+    fn map(&self, _start: u64, _size: u64, _host: usize, _writable: bool) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn unmap(&self, _start: u64, _size: u64) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn vcpu(&self, index: u32) -> Result<Box<dyn Vcpu>, Error> {
+        let mut created = self.created.lock();
+        let created = created
+            .get_mut(index as usize)
+            .ok_or(Error::NoProcessor(index))?;
+        if std::mem::replace(created, true) {
+            return Err(Error::AlreadyCreated(index));
+        }
+        let mpidr = self.config.mpidrs[index as usize];
+        let core = Core::new(
+            index,
+            mpidr,
+            self.config.features.clone(),
+            self.shared.clone(),
+        );
+        Ok(Box::new(JitVcpu {
+            interpreter: Interpreter::new(core),
+        }))
+    }
+
+    fn set_irq(&self, cpu: u32, level: bool) {
+        if let Some(signals) = self.signals(cpu) {
+            signals.set_irq(level);
+        }
+    }
+
+    fn set_fiq(&self, cpu: u32, level: bool) {
+        if let Some(signals) = self.signals(cpu) {
+            signals.set_fiq(level);
+        }
+    }
+
+    fn kick(&self, cpu: u32) {
+        if let Some(signals) = self.signals(cpu) {
+            signals.kick();
+        }
+    }
+}
+
+struct JitVcpu {
+    interpreter: Interpreter,
+}
+
+impl Vcpu for JitVcpu {
+    fn run(&mut self, world: &dyn World) -> Exit {
+        match self.interpreter.run(world) {
+            cpu::Exit::Kicked => Exit::Kicked,
+            cpu::Exit::Off => Exit::Off,
+        }
+    }
+
+    fn reset(&mut self) {
+        self.interpreter.core_mut().reset();
+    }
+
+    fn state(&mut self) -> Result<State, Error> {
+        Ok(self.interpreter.core().state.clone())
+    }
+
+    fn set_state(&mut self, state: &State) -> Result<(), Error> {
+        if state.el > 1 {
+            return Err(Error::State(format!(
+                "exception level {} is not there",
+                state.el
+            )));
+        }
+        self.interpreter.core_mut().set_state(state.clone());
+        Ok(())
     }
 }
