@@ -230,8 +230,14 @@ pub(crate) mod tests {
 
     /// The first of two processors of that model.
     pub(crate) fn core(model: &str) -> Core {
+        still(model).0
+    }
+
+    /// The same, and its clock.
+    pub(crate) fn still(model: &str) -> (Core, Arc<Still>) {
         let features = Arc::new(Features::model(model).unwrap());
-        let shared = Arc::new(Shared::new(2, Arc::new(Still::default()), 62_500_000));
-        Core::new(0, 1 << 31, features, shared)
+        let clock = Arc::new(Still::default());
+        let shared = Arc::new(Shared::new(2, clock.clone(), 62_500_000));
+        (Core::new(0, 1 << 31, features, shared), clock)
     }
 }

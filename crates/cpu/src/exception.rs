@@ -93,14 +93,14 @@ impl Core {
         Taken
     }
 
-    /// Picks the class for where the exception came from: the second is that for the same level.
-    fn from_level(&self, lower: u32, same: u32) -> u32 {
+    /// Picks the class by where the exception comes from: EL0, or the level that takes it.
+    fn class_by_level(&self, lower: u32, same: u32) -> u32 {
         if self.state.el == 0 { lower } else { same }
     }
 
     /// A data abort of the current instruction at `address`.
     pub fn data_abort(&mut self, fault: Fault, address: u64, access: DataAccess) -> Taken {
-        let class = self.from_level(class::DATA_ABORT_LOWER, class::DATA_ABORT);
+        let class = self.class_by_level(class::DATA_ABORT_LOWER, class::DATA_ABORT);
         let iss = fault.status
             | match access {
                 DataAccess::Read => 0,
@@ -128,7 +128,7 @@ impl Core {
 
     /// An instruction abort: the fetch at the PC failed.
     pub fn instruction_abort(&mut self, fault: Fault) -> Taken {
-        let class = self.from_level(class::INSTRUCTION_ABORT_LOWER, class::INSTRUCTION_ABORT);
+        let class = self.class_by_level(class::INSTRUCTION_ABORT_LOWER, class::INSTRUCTION_ABORT);
         let pc = self.state.pc;
         self.take_synchronous(class, fault.status, Some(pc), pc)
     }

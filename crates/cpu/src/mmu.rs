@@ -468,6 +468,7 @@ impl Core {
         let uxn = value & d::UXN != 0 || leaf.hierarchy & d::UXN_TABLE != 0;
         let wxn = self.state.sctlr[1] & SCTLR_WXN != 0;
         let writable = !read_only;
+        let user_writable = user && writable;
         let attributes = (self.state.mair[1] >> ((value >> 2 & 7) * 8)) as u8;
         let mut translation = Translation {
             physical: leaf.output | address & ((1 << leaf.shift) - 1),
@@ -481,14 +482,14 @@ impl Core {
             shareability: (value >> 8 & 3) as u8,
             el0: Permissions {
                 read: user,
-                write: user && writable,
-                execute: !uxn && !(wxn && user && writable),
+                write: user_writable,
+                execute: !(uxn || (wxn && user_writable)),
             },
             el1: Permissions {
                 read: true,
                 write: writable,
                 // What EL0 can write EL1 never executes.
-                execute: !pxn && !(user && writable) && !(wxn && writable),
+                execute: !(pxn || user_writable || (wxn && writable)),
             },
             user,
             global: value & d::NG == 0,

@@ -81,11 +81,11 @@ impl Code {
     }
 
     pub fn ldr(&mut self, t: u32, n: u32, offset: u32) -> &mut Code {
-        self.word(0xf940_0000 | offset / 8 << 10 | n << 5 | t)
+        self.word(0xf940_0000 | (offset / 8) << 10 | n << 5 | t)
     }
 
     pub fn str(&mut self, t: u32, n: u32, offset: u32) -> &mut Code {
-        self.word(0xf900_0000 | offset / 8 << 10 | n << 5 | t)
+        self.word(0xf900_0000 | (offset / 8) << 10 | n << 5 | t)
     }
 
     /// Stores and adds 8 to the base.
@@ -188,7 +188,7 @@ impl Code {
     }
 
     /// Drops to EL0 at `entry`.
-    pub fn to_el0(&mut self, entry: u64, spsr: u64) -> &mut Code {
+    pub fn drop_to_el0(&mut self, entry: u64, spsr: u64) -> &mut Code {
         self.set(r::ELR_EL1, entry).set(r::SPSR_EL1, spsr).eret()
     }
 }

@@ -77,7 +77,7 @@ fn exceptions_say_what_happened() {
     let back = c.address();
     // x19 must be set before the jump: patch the NOPs with an ADR.
     let by = (back - (CODE + fixup as u64 * 4)) as u32;
-    c.words[fixup] = 0x1000_0013 | by / 4 << 5 | (by & 3) << 29;
+    c.words[fixup] = 0x1000_0013 | (by / 4) << 5 | (by & 3) << 29;
     // Instruction abort: nothing to fetch from.
     c.li(1, 0x2000);
     c.word(0x1000_0013 | 2 << 5); // adr x19, .+8
@@ -103,7 +103,7 @@ fn exceptions_say_what_happened() {
     ]);
 
     // EL0: vector 9.
-    c.to_el0(USER, 0x3c0);
+    c.drop_to_el0(USER, 0x3c0);
     let mut u = Code::at(USER);
     let el0 = |esr: u64, elr: u64| [9, esr, elr, 0x2000, 0x3c0];
     expected.push(el0(syndrome(class::SVC, 7), u.address() + 4));
@@ -696,7 +696,7 @@ fn the_guest_steps_its_programs() {
         .eret();
     c.set(r::OSLAR_EL1, 0)
         .set(r::MDSCR_EL1, 1)
-        .to_el0(USER, 1 << 21);
+        .drop_to_el0(USER, 1 << 21);
     let mut u = Code::at(USER);
     u.add(1, 1, 1).add(1, 1, 1).add(1, 1, 1).svc(3);
     board.load(&c);
@@ -732,7 +732,7 @@ fn hardware_breakpoints_and_watchpoints() {
     c.set(bvr, USER + 4).set(bcr, 0xf << 5 | 2 << 1 | 1);
     c.set(r::DBGWVR0_EL1, DATA)
         .set(r::DBGWCR0_EL1, 0xff << 5 | 2 << 3 | 2 << 1 | 1);
-    c.to_el0(USER, 0);
+    c.drop_to_el0(USER, 0);
     let mut u = Code::at(USER);
     u.add(1, 1, 1).add(2, 2, 1).li(3, DATA).ldr(4, 3, 0);
     let store = u.address();
