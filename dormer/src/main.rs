@@ -1,1 +1,46 @@
-fn main() {}
+//! Dormer: a virtual machine for Windows 11 on Arm and every other AArch64 UEFI system.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// A virtual machine for Windows 11 on Arm and every other AArch64 UEFI system.
+#[derive(Parser)]
+#[command(name = "dormer", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a machine that QEMU's arguments describe; `dormer system -help` lists them.
+    #[command(disable_help_flag = true)]
+    System {
+        /// As for `qemu-system-aarch64`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn")),
+        )
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
+    let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let program = words.next().unwrap_or_default();
+    let name = program.rsplit('/').next().unwrap_or_default().to_string();
+    if name.starts_with("qemu-system-") {
+        let rest: Vec<_> = words.collect();
+        return qemu::main(&name, &rest);
+    }
+    match Arguments::parse().command {
+        Command::System { arguments } => qemu::main("dormer system", &arguments),
+    }
+}

@@ -5,6 +5,7 @@
 //! - [`initrd`] and [`iso`] put boot media together from them.
 //! - [`run`] starts Dormer (or a peer with the same command line), reads its serial line and speaks QMP with it.
 
+pub mod bare;
 pub mod cache;
 pub mod initrd;
 pub mod iso;

@@ -237,6 +237,24 @@ impl Machine {
         self.qmp.as_mut().context("it was just made")
     }
 
+    /// Where the machine's VNC server listens, as it printed.
+    pub fn vnc(&mut self) -> Result<String> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let said = self.errors.text() + &self.output.text();
+            if let Some(at) = said.find("VNC server running on ") {
+                let rest = &said[at + "VNC server running on ".len()..];
+                if let Some((address, _)) = rest.split_once(['\n', '\r']) {
+                    return Ok(address.trim().to_string());
+                }
+            }
+            if Instant::now() > deadline || self.child.try_wait()?.is_some() {
+                bail!("no VNC server: {said}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Waits for the program's end.
     pub fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
         let deadline = Instant::now() + patience;

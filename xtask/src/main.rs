@@ -1,5 +1,6 @@
 //! What a newcomer types: `cargo xtask demo`, `cargo xtask test`, and what they are made of.
 
+mod bench;
 mod demo;
 mod guest;
 mod setup;
@@ -26,6 +27,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Set up, then run all tests. Further arguments go to `cargo test`.
     Test(test::Arguments),
+    /// Measure side by side with QEMU.
+    Bench(bench::Arguments),
     /// Fetch and build guests.
     Guest(guest::Arguments),
 }
@@ -35,6 +38,7 @@ fn main() -> Result<()> {
         Task::Setup => setup::run(setup::Purpose::Everything),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::Guest(arguments) => guest::run(&arguments),
     }
 }

@@ -74,7 +74,9 @@ impl Clock {
     /// Stops guest time; timers wait.
     pub fn stop(&self) {
         let _queue = self.shared.queue.lock();
-        self.shared.frozen.store(self.shared.now(), Ordering::SeqCst);
+        self.shared
+            .frozen
+            .store(self.shared.now(), Ordering::SeqCst);
     }
 
     /// Lets it go on from where it stopped.
@@ -82,7 +84,9 @@ impl Clock {
         let _queue = self.shared.queue.lock();
         let frozen = self.shared.frozen.load(Ordering::SeqCst);
         if frozen != RUNNING {
-            self.shared.stopped.store(self.shared.host() - frozen, Ordering::SeqCst);
+            self.shared
+                .stopped
+                .store(self.shared.host() - frozen, Ordering::SeqCst);
             self.shared.frozen.store(RUNNING, Ordering::SeqCst);
         }
         self.shared.wake.notify_all();
@@ -101,7 +105,13 @@ impl Clock {
                 .spawn(move || run(shared))
                 .expect("a host that starts no thread runs no machine");
         }
-        Timer { id, inner: Arc::new(TimerInner { callback: Box::new(callback) }), clock: self.shared.clone() }
+        Timer {
+            id,
+            inner: Arc::new(TimerInner {
+                callback: Box::new(callback),
+            }),
+            clock: self.shared.clone(),
+        }
     }
 }
 
@@ -167,7 +177,9 @@ fn run(shared: Weak<Shared>) {
                     Some((deadline, _)) if running => deadline - now,
                     _ => u64::MAX,
                 };
-                clock.wake.wait_for(&mut queue, Duration::from_nanos(wait.min(1_000_000_000)));
+                clock
+                    .wake
+                    .wait_for(&mut queue, Duration::from_nanos(wait.min(1_000_000_000)));
             }
         }
         drop(queue);

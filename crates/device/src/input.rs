@@ -17,14 +17,28 @@ pub enum Button {
 /// One event. Positions are of the whole screen: 0 is the left or top edge, 0x7fff the right or bottom one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    Key { key: Key, down: bool },
-    Button { button: Button, down: bool },
+    Key {
+        key: Key,
+        down: bool,
+    },
+    Button {
+        button: Button,
+        down: bool,
+    },
     /// The pointer is now there.
-    Position { x: u16, y: u16 },
+    Position {
+        x: u16,
+        y: u16,
+    },
     /// The pointer moved by so many pixels.
-    Motion { x: i32, y: i32 },
+    Motion {
+        x: i32,
+        y: i32,
+    },
     /// The wheel turned; positive is away from the user.
-    Wheel { steps: i32 },
+    Wheel {
+        steps: i32,
+    },
 }
 
 /// A device that takes input.

@@ -38,7 +38,10 @@ impl Line {
     pub fn probe() -> (Line, Arc<AtomicBool>) {
         let level = Arc::new(AtomicBool::new(false));
         let seen = level.clone();
-        (Line::new(Arc::new(move |_, l| seen.store(l, Ordering::SeqCst)), 0), level)
+        (
+            Line::new(Arc::new(move |_, l| seen.store(l, Ordering::SeqCst)), 0),
+            level,
+        )
     }
 
     /// Drives the line. Setting the same level again is harmless.

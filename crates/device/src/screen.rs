@@ -14,7 +14,11 @@ pub struct Surface {
 impl Surface {
     /// A black picture.
     pub fn new(width: u32, height: u32) -> Surface {
-        Surface { width, height, pixels: vec![0; width as usize * height as usize] }
+        Surface {
+            width,
+            height,
+            pixels: vec![0; width as usize * height as usize],
+        }
     }
 }
 

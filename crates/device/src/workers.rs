@@ -169,7 +169,10 @@ mod tests {
         let done = Arc::new(AtomicUsize::new(0));
         let (left, count) = (work.clone(), done.clone());
         let workers = Workers::new("test", 3, move |_| {
-            while left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
+            while left
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
+                .is_ok()
+            {
                 count.fetch_add(1, Ordering::SeqCst);
             }
         });
@@ -188,7 +191,9 @@ mod tests {
     #[test]
     fn a_new_epoch_waits_for_the_old() {
         let workers = Workers::new("test", 0, |_| {}).unwrap();
-        let ticket = Ticket { shared: workers.shared.clone() };
+        let ticket = Ticket {
+            shared: workers.shared.clone(),
+        };
         let (start, started) = channel();
         let (end, ended) = channel::<()>();
         let (report, reports) = channel();
@@ -206,7 +211,10 @@ mod tests {
             scope.spawn(move || new.run(2, || report.send("new").unwrap()));
             assert!(reports.recv_timeout(Duration::from_millis(20)).is_err());
             end.send(()).unwrap();
-            assert_eq!((reports.recv().unwrap(), reports.recv().unwrap()), ("old", "new"));
+            assert_eq!(
+                (reports.recv().unwrap(), reports.recv().unwrap()),
+                ("old", "new")
+            );
         });
         workers.drain();
     }

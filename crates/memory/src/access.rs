@@ -14,17 +14,28 @@ pub struct Access {
 impl Access {
     /// An access by processor 0.
     pub fn new(offset: u64, width: u8) -> Access {
-        Access { offset, width, cpu: 0 }
+        Access {
+            offset,
+            width,
+            cpu: 0,
+        }
     }
 
     /// The same access, seen from a sub-region that starts at `base`.
     pub fn within(self, base: u64) -> Access {
-        Access { offset: self.offset - base, ..self }
+        Access {
+            offset: self.offset - base,
+            ..self
+        }
     }
 
     /// All bits of the access's width.
     pub fn mask(self) -> u64 {
-        if self.width >= 8 { u64::MAX } else { (1 << (self.width as u32 * 8)) - 1 }
+        if self.width >= 8 {
+            u64::MAX
+        } else {
+            (1 << (self.width as u32 * 8)) - 1
+        }
     }
 }
 

@@ -50,9 +50,17 @@ struct Region {
 #[derive(Clone)]
 pub enum Found {
     /// Host memory; readable, and writable if so said. The span holds for `contiguous` bytes from the address on.
-    Memory { host: *mut u8, contiguous: u64, writable: bool },
+    Memory {
+        host: *mut u8,
+        contiguous: u64,
+        writable: bool,
+    },
     /// A device's registers: the device, and the offset into its region.
-    Device { device: Arc<dyn Mmio>, offset: u64, contiguous: u64 },
+    Device {
+        device: Arc<dyn Mmio>,
+        offset: u64,
+        contiguous: u64,
+    },
 }
 
 /// A region overlaps another.
@@ -87,7 +95,14 @@ impl AddressSpace {
         {
             return Err(error());
         }
-        regions.insert(at, Region { start, size, mapping });
+        regions.insert(
+            at,
+            Region {
+                start,
+                size,
+                mapping,
+            },
+        );
         drop(regions);
         self.changed();
         Ok(())
@@ -96,7 +111,9 @@ impl AddressSpace {
     /// Takes out the region that starts at `start`; whether there was one.
     pub fn unmap(&self, start: u64) -> bool {
         let mut regions = self.regions.write();
-        let Some(at) = regions.iter().position(|r| r.start == start) else { return false };
+        let Some(at) = regions.iter().position(|r| r.start == start) else {
+            return false;
+        };
         regions.remove(at);
         drop(regions);
         self.changed();
@@ -117,7 +134,9 @@ impl AddressSpace {
     /// What answers at `address`, or `None` where nothing does (an external abort).
     pub fn find(&self, address: u64, write: bool) -> Option<Found> {
         let regions = self.regions.read();
-        let at = regions.partition_point(|r| r.start <= address).checked_sub(1)?;
+        let at = regions
+            .partition_point(|r| r.start <= address)
+            .checked_sub(1)?;
         let region = &regions[at];
         let offset = address - region.start;
         if offset >= region.size {
@@ -130,13 +149,23 @@ impl AddressSpace {
                 contiguous,
                 writable: true,
             },
-            Mapping::Rom(rom) if !write && rom.array_mode.load(Ordering::Acquire) => Found::Memory {
-                host: rom.host.wrapping_add(offset as usize),
+            Mapping::Rom(rom) if !write && rom.array_mode.load(Ordering::Acquire) => {
+                Found::Memory {
+                    host: rom.host.wrapping_add(offset as usize),
+                    contiguous,
+                    writable: false,
+                }
+            }
+            Mapping::Rom(rom) => Found::Device {
+                device: rom.device.clone(),
+                offset,
                 contiguous,
-                writable: false,
             },
-            Mapping::Rom(rom) => Found::Device { device: rom.device.clone(), offset, contiguous },
-            Mapping::Mmio(device) => Found::Device { device: device.clone(), offset, contiguous },
+            Mapping::Mmio(device) => Found::Device {
+                device: device.clone(),
+                offset,
+                contiguous,
+            },
         })
     }
 
@@ -144,11 +173,17 @@ impl AddressSpace {
     /// crosses out of the region is refused.
     pub fn read(&self, cpu: u32, address: u64, width: u8) -> Option<u64> {
         match self.find(address, false)? {
-            Found::Device { device, offset, contiguous } if u64::from(width) <= contiguous => {
+            Found::Device {
+                device,
+                offset,
+                contiguous,
+            } if u64::from(width) <= contiguous => {
                 let access = Access { offset, width, cpu };
                 Some(device.read(access) & access.mask())
             }
-            Found::Memory { host, contiguous, .. } if u64::from(width) <= contiguous => {
+            Found::Memory {
+                host, contiguous, ..
+            } if u64::from(width) <= contiguous => {
                 let mut bytes = [0; 8];
                 for (i, byte) in bytes.iter_mut().enumerate().take(width as usize) {
                     #[allow(unsafe_code)]
@@ -165,12 +200,20 @@ impl AddressSpace {
     /// Writes device registers (or memory) on a processor's behalf: `None` where nothing answers.
     pub fn write(&self, cpu: u32, address: u64, width: u8, value: u64) -> Option<()> {
         match self.find(address, true)? {
-            Found::Device { device, offset, contiguous } if u64::from(width) <= contiguous => {
+            Found::Device {
+                device,
+                offset,
+                contiguous,
+            } if u64::from(width) <= contiguous => {
                 let access = Access { offset, width, cpu };
                 device.write(access, value & access.mask());
                 Some(())
             }
-            Found::Memory { host, contiguous, writable: true } if u64::from(width) <= contiguous => {
+            Found::Memory {
+                host,
+                contiguous,
+                writable: true,
+            } if u64::from(width) <= contiguous => {
                 for (i, byte) in value.to_le_bytes().iter().enumerate().take(width as usize) {
                     #[allow(unsafe_code)]
                     // SAFETY: inside the region's host memory, which outlives the address space.
@@ -202,11 +245,15 @@ mod tests {
     #[test]
     fn finds_the_region_and_nothing_beside_it() {
         let space = AddressSpace::new();
-        space.map(0x1000, 0x100, Mapping::Mmio(Arc::new(Echo))).unwrap();
+        space
+            .map(0x1000, 0x100, Mapping::Mmio(Arc::new(Echo)))
+            .unwrap();
         let before = space.generation();
         assert!(space.map(0x10ff, 1, Mapping::Mmio(Arc::new(Echo))).is_err());
         assert!(space.map(0xfff, 2, Mapping::Mmio(Arc::new(Echo))).is_err());
-        space.map(0x1100, 0x10, Mapping::Mmio(Arc::new(Echo))).unwrap();
+        space
+            .map(0x1100, 0x10, Mapping::Mmio(Arc::new(Echo)))
+            .unwrap();
         assert_ne!(space.generation(), before);
         assert_eq!(space.read(0, 0x1004, 4), Some(0x404));
         assert_eq!(space.read(0, 0x1104, 4), Some(0x404));

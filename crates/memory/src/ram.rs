@@ -39,14 +39,21 @@ impl Ram {
             let fail = |reason: String| RamError::Map { size, reason };
             let bytes = usize::try_from(size).map_err(|e| fail(e.to_string()))?;
             let region = MmapRegion::<Written>::new(bytes).map_err(|e| fail(e.to_string()))?;
-            let region = GuestRegionMmap::new(region, GuestAddress(start))
-                .ok_or_else(|| fail(format!("{start:#x} + {size:#x} is past the end of the address space")))?;
+            let region = GuestRegionMmap::new(region, GuestAddress(start)).ok_or_else(|| {
+                fail(format!(
+                    "{start:#x} + {size:#x} is past the end of the address space"
+                ))
+            })?;
             regions.push(region);
         }
         let size = ranges.iter().map(|r| r.1).sum();
-        let memory = GuestMemoryMmap::from_regions(regions)
-            .map_err(|e| RamError::Map { size, reason: e.to_string() })?;
-        Ok(Ram { memory: Arc::new(memory) })
+        let memory = GuestMemoryMmap::from_regions(regions).map_err(|e| RamError::Map {
+            size,
+            reason: e.to_string(),
+        })?;
+        Ok(Ram {
+            memory: Arc::new(memory),
+        })
     }
 
     /// The memory as `vm-memory` has it, for the virtqueue library.
@@ -56,7 +63,9 @@ impl Ram {
 
     /// Each range: physical address, bytes, host address.
     pub fn ranges(&self) -> impl Iterator<Item = (u64, u64, *mut u8)> + '_ {
-        self.memory.iter().map(|r| (r.start_addr().0, r.len(), r.as_ptr()))
+        self.memory
+            .iter()
+            .map(|r| (r.start_addr().0, r.len(), r.as_ptr()))
     }
 
     /// Total size in bytes.
@@ -66,7 +75,9 @@ impl Ram {
 
     /// Devices' view.
     pub fn dma(&self) -> Dma {
-        Dma { memory: self.memory.clone() }
+        Dma {
+            memory: self.memory.clone(),
+        }
     }
 }
 
@@ -139,8 +150,15 @@ impl Dma {
     fn load<T: vm_memory::AtomicAccess>(&self, address: u64) -> Result<T, DmaError> {
         let at = GuestAddress(address);
         let aligned = address.is_multiple_of(size_of::<T>() as u64);
-        let value = if aligned { self.memory.load(at, Ordering::Acquire) } else { self.memory.read_obj(at) };
-        value.map_err(|_| DmaError { address, length: size_of::<T>() as u64 })
+        let value = if aligned {
+            self.memory.load(at, Ordering::Acquire)
+        } else {
+            self.memory.read_obj(at)
+        };
+        value.map_err(|_| DmaError {
+            address,
+            length: size_of::<T>() as u64,
+        })
     }
 
     fn store<T: vm_memory::AtomicAccess>(&self, address: u64, value: T) -> Result<(), DmaError> {
@@ -151,7 +169,10 @@ impl Dma {
         } else {
             self.memory.write_obj(value, at)
         };
-        done.map_err(|_| DmaError { address, length: size_of::<T>() as u64 })
+        done.map_err(|_| DmaError {
+            address,
+            length: size_of::<T>() as u64,
+        })
     }
 }
 
@@ -181,7 +202,8 @@ impl BitmapSlice for WrittenSlice<'_> {}
 
 impl Bitmap for WrittenSlice<'_> {
     fn mark_dirty(&self, offset: usize, length: usize) {
-        self.whole.mark_dirty(self.offset.wrapping_add(offset), length);
+        self.whole
+            .mark_dirty(self.offset.wrapping_add(offset), length);
     }
 
     fn dirty_at(&self, offset: usize) -> bool {
@@ -189,7 +211,10 @@ impl Bitmap for WrittenSlice<'_> {
     }
 
     fn slice_at(&self, offset: usize) -> Self {
-        WrittenSlice { whole: self.whole, offset: self.offset.wrapping_add(offset) }
+        WrittenSlice {
+            whole: self.whole,
+            offset: self.offset.wrapping_add(offset),
+        }
     }
 }
 
@@ -203,7 +228,10 @@ impl Bitmap for Written {
     }
 
     fn slice_at(&self, offset: usize) -> WrittenSlice<'_> {
-        WrittenSlice { whole: self, offset }
+        WrittenSlice {
+            whole: self,
+            offset,
+        }
     }
 }
 

@@ -1,0 +1,293 @@
+//! Devices on PCI and USB.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use console::Display;
+use device::{Clock, Device};
+use devices::fw_cfg::FwCfg;
+use devices::ramfb::Ramfb;
+use firmware::boot_order::{BootDevice, Slot, Target};
+use memory::Dma;
+use pci::Function;
+use storage::Disk;
+use usb::device::UsbDevice;
+use usb::xhci::Xhci;
+
+use super::drives::{DriveEntry, StallHook};
+use crate::BuildError;
+use crate::description::{self, Drive, Kind};
+
+/// What devices are plugged into.
+pub struct Surroundings<'a> {
+    pub bus: &'a Arc<pci::Bus>,
+    pub dma: &'a Dma,
+    pub clock: &'a Clock,
+    pub fw_cfg: &'a Arc<FwCfg>,
+    pub display: &'a Arc<Display>,
+    pub on_stall: &'a StallHook,
+    pub cpus: u32,
+}
+
+/// What came of it.
+#[derive(Default)]
+pub struct Plugged {
+    /// Devices that are not functions of the bus.
+    pub devices: Vec<Arc<dyn Device>>,
+    pub drives: Vec<DriveEntry>,
+    /// Firmware's names of devices with a `bootindex`, in order.
+    pub boot_order: Vec<BootDevice>,
+}
+
+/// A controller and where it is.
+struct Controller {
+    id: Option<String>,
+    slot: u8,
+    xhci: Arc<Xhci>,
+}
+
+/// Plugs in all devices, in order.
+pub fn plug(devices: &[description::Device], around: &Surroundings) -> Result<Plugged, BuildError> {
+    let mut plugged = Plugged::default();
+    let mut controllers: Vec<Controller> = Vec::new();
+    let mut boot: Vec<(i32, BootDevice)> = Vec::new();
+    let mut counts: HashMap<&'static str, u32> = HashMap::new();
+    for device in devices {
+        let model = model(&device.kind);
+        let count = counts.entry(model).or_default();
+        let name = device
+            .id
+            .clone()
+            .unwrap_or_else(|| format!("{model}.{count}"));
+        *count += 1;
+        let fail = |reason: String| BuildError::Device {
+            name: name.clone(),
+            reason,
+        };
+        let mut open = |drive: &Drive, removable| {
+            let holder = match &device.id {
+                Some(id) => format!("/machine/peripheral/{id}"),
+                None => format!("/machine/peripheral-anon/{name}"),
+            };
+            let (entry, disk) = DriveEntry::open(drive, holder, removable, around.on_stall)?;
+            plugged.drives.push(entry);
+            Ok::<_, BuildError>(disk)
+        };
+        let needed = |disk: Option<Arc<dyn Disk>>| {
+            disk.ok_or_else(|| fail("Device needs media, but drive is empty".into()))
+        };
+        let mut path = None;
+        match &device.kind {
+            Kind::Xhci { p2, p3 } => {
+                let config = usb::xhci::Config {
+                    name: name.clone(),
+                    p2: *p2,
+                    p3: *p3,
+                };
+                let xhci = Xhci::new(config, around.dma.clone(), around.clock.clone())
+                    .map_err(|e| fail(e.to_string()))?;
+                let slot = on_bus(around, device, xhci.clone()).map_err(|e| fail(e.to_string()))?;
+                controllers.push(Controller {
+                    id: device.id.clone(),
+                    slot,
+                    xhci,
+                });
+            }
+            Kind::UsbKeyboard | Kind::UsbTablet | Kind::UsbMouse => {
+                let config = usb::hid::Config {
+                    name: name.clone(),
+                    serial: name.clone(),
+                    high_speed: true,
+                };
+                let clock = around.clock.clone();
+                match device.kind {
+                    Kind::UsbKeyboard => {
+                        let keyboard = usb::hid::Keyboard::new(config, clock);
+                        around.display.add_input(keyboard.clone());
+                        on_port(&controllers, device, keyboard)
+                    }
+                    Kind::UsbTablet => {
+                        let tablet = usb::hid::Tablet::new(config, clock);
+                        around.display.add_input(tablet.clone());
+                        on_port(&controllers, device, tablet)
+                    }
+                    _ => {
+                        let mouse = usb::hid::Mouse::new(config, clock);
+                        around.display.add_input(mouse.clone());
+                        on_port(&controllers, device, mouse)
+                    }
+                }
+                .map_err(fail)?;
+            }
+            Kind::UsbStorage {
+                drive,
+                serial,
+                removable,
+            } => {
+                let disk = open(drive, *removable || drive.cdrom)?;
+                if !drive.cdrom && !removable {
+                    needed(disk.clone())?;
+                }
+                let kind = if drive.cdrom {
+                    usb::storage::scsi::Kind::Cdrom
+                } else {
+                    usb::storage::scsi::Kind::Disk
+                };
+                let config = usb::storage::Config {
+                    name: name.clone(),
+                    unit: usb::storage::scsi::Config {
+                        kind,
+                        removable: *removable,
+                        serial: serial.clone().unwrap_or_else(|| name.clone()),
+                        product: String::new(),
+                    },
+                };
+                let storage =
+                    usb::storage::UsbStorage::new(config, disk).map_err(|e| fail(e.to_string()))?;
+                let (slot, port) = on_port(&controllers, device, storage).map_err(fail)?;
+                path = Some((
+                    slot,
+                    Target::UsbStorage {
+                        ports: vec![port],
+                        lun: 0,
+                    },
+                ));
+            }
+            Kind::Ramfb => {
+                let ramfb = Ramfb::new(&name, around.dma.clone());
+                let shown = ramfb.clone();
+                around
+                    .fw_cfg
+                    .add_writable_file("etc/ramfb", vec![0; 28], move |file| shown.configure(file))
+                    .map_err(|e| fail(e.to_string()))?;
+                around.display.add_screen(ramfb.clone());
+                plugged.devices.push(ramfb);
+            }
+            Kind::VirtioBlk {
+                drive,
+                serial,
+                queues,
+                modern_only,
+            } => {
+                let disk = needed(open(drive, false)?)?;
+                let config = virtio::block::BlockConfig {
+                    serial: serial.clone().unwrap_or_default(),
+                    num_queues: queues.unwrap_or(around.cpus.clamp(1, 16) as u16),
+                    read_only: drive.cdrom,
+                    discard: true,
+                    ..Default::default()
+                };
+                let block = virtio::block::Block::new(&name, config, disk)
+                    .map_err(|e| fail(e.to_string()))?;
+                let slot =
+                    on_virtio(around, device, Arc::new(block), *modern_only).map_err(fail)?;
+                path = Some((slot, Target::VirtioBlk));
+            }
+            Kind::VirtioRng {
+                max_bytes,
+                period_ms,
+                modern_only,
+            } => {
+                let mut config = virtio::rng::RngConfig {
+                    max_bytes: *max_bytes,
+                    ..Default::default()
+                };
+                if let Some(period) = period_ms {
+                    config.period = *period;
+                }
+                let rng = virtio::rng::Rng::new(&name, config, around.clock)
+                    .map_err(|e| fail(e.to_string()))?;
+                on_virtio(around, device, Arc::new(rng), *modern_only).map_err(fail)?;
+            }
+            Kind::Nvme { drive, serial } => {
+                let disk = needed(open(drive, false)?)?;
+                let config = nvme::NvmeConfig {
+                    name: name.clone(),
+                    serial: serial.clone(),
+                    ..Default::default()
+                };
+                let nvme = nvme::Nvme::new(config, disk, around.dma.clone())
+                    .map_err(|e| fail(e.to_string()))?;
+                let slot = on_bus(around, device, nvme).map_err(|e| fail(e.to_string()))?;
+                path = Some((slot, Target::Nvme { namespace: 1 }));
+            }
+        }
+        if let Some(index) = device.bootindex {
+            let (slot, target) = path
+                .ok_or_else(|| fail("firmware cannot boot from this device (bootindex)".into()))?;
+            boot.push((
+                index,
+                BootDevice {
+                    bridges: Vec::new(),
+                    slot: Slot::new(slot),
+                    target,
+                },
+            ));
+        }
+    }
+    boot.sort_by_key(|(index, _)| *index);
+    plugged.boot_order = boot.into_iter().map(|(_, path)| path).collect();
+    Ok(plugged)
+}
+
+fn model(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::Xhci { .. } => "qemu-xhci",
+        Kind::UsbKeyboard => "usb-kbd",
+        Kind::UsbTablet => "usb-tablet",
+        Kind::UsbMouse => "usb-mouse",
+        Kind::UsbStorage { .. } => "usb-storage",
+        Kind::Ramfb => "ramfb",
+        Kind::VirtioBlk { .. } => "virtio-blk-pci",
+        Kind::VirtioRng { .. } => "virtio-rng-pci",
+        Kind::Nvme { .. } => "nvme",
+    }
+}
+
+fn on_bus(
+    around: &Surroundings,
+    device: &description::Device,
+    function: Arc<dyn Function>,
+) -> Result<u8, pci::PlugError> {
+    around.bus.plug(device.address, function)
+}
+
+fn on_virtio(
+    around: &Surroundings,
+    device: &description::Device,
+    kind: Arc<dyn virtio::VirtioDevice>,
+    modern_only: bool,
+) -> Result<u8, String> {
+    let options = virtio::PciOptions {
+        disable_legacy: modern_only,
+        ..Default::default()
+    };
+    let function =
+        virtio::VirtioPci::new(kind, around.dma.clone(), &options).map_err(|e| e.to_string())?;
+    on_bus(around, device, function).map_err(|e| e.to_string())
+}
+
+/// Attaches a device to its controller: by the bus's name, or the first with a free port. Slot of the controller, port.
+fn on_port(
+    controllers: &[Controller],
+    device: &description::Device,
+    what: Arc<dyn UsbDevice>,
+) -> Result<(u8, u8), String> {
+    let mut refusal = "No 'usb-bus' bus found".to_string();
+    for controller in controllers {
+        let wanted = device.bus.as_ref().is_none_or(|bus| {
+            controller
+                .id
+                .as_deref()
+                .map_or(bus == "usb-bus.0", |id| bus.strip_suffix(".0") == Some(id))
+        });
+        if !wanted {
+            continue;
+        }
+        match controller.xhci.attach(device.address, what.clone()) {
+            Ok(port) => return Ok((controller.slot, port)),
+            Err(error) => refusal = error.to_string(),
+        }
+    }
+    Err(refusal)
+}

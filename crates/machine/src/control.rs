@@ -1,0 +1,526 @@
+//! Running, stopping and resetting a machine.
+//!
+//! Each processor has a thread ([`processor`]) that runs guest code while the gate is open. One control thread does
+//! what changes the whole machine: it closes the gate, waits until every processor has left its run, acts, and opens the
+//! gate again. Everybody else (QMP, consoles, PSCI, stalled disks) sends it [`Request`]s.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
+use engine::psci::{Order, SystemRequest};
+use engine::{Exit, Vcpu};
+use parking_lot::{Condvar, Mutex};
+use storage::{Operation, Stall};
+
+use crate::board::Board;
+
+/// What the machine is doing. Names as QMP's `RunState`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunState {
+    /// Not started yet (`-S`).
+    Prelaunch,
+    Running,
+    Paused,
+    /// The guest is off, and `-no-shutdown` keeps the machine.
+    Shutdown,
+    /// A disk waits for the host.
+    IoError,
+    /// The engine could not go on.
+    InternalError,
+}
+
+impl RunState {
+    /// QMP's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            RunState::Prelaunch => "prelaunch",
+            RunState::Running => "running",
+            RunState::Paused => "paused",
+            RunState::Shutdown => "shutdown",
+            RunState::IoError => "io-error",
+            RunState::InternalError => "internal-error",
+        }
+    }
+}
+
+/// Why the machine resets or ends. Names as QMP's `ShutdownCause`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    GuestShutdown,
+    GuestReset,
+    HostQmpQuit,
+    HostQmpReset,
+    /// SIGINT, SIGTERM, SIGHUP.
+    HostSignal,
+    /// The user, at a console.
+    HostUi,
+    HostError,
+}
+
+impl Cause {
+    /// QMP's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cause::GuestShutdown => "guest-shutdown",
+            Cause::GuestReset => "guest-reset",
+            Cause::HostQmpQuit => "host-qmp-quit",
+            Cause::HostQmpReset => "host-qmp-system-reset",
+            Cause::HostSignal => "host-signal",
+            Cause::HostUi => "host-ui",
+            Cause::HostError => "host-error",
+        }
+    }
+
+    /// Whether the guest asked for it.
+    pub fn guest(self) -> bool {
+        matches!(self, Cause::GuestShutdown | Cause::GuestReset)
+    }
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    Stop,
+    Resume,
+    Reset(Cause),
+    Shutdown(Cause),
+    /// The power button was pressed.
+    Powerdown,
+    /// A disk cannot go on: its name, whether it was writing, why, and whether the machine waits.
+    BlockIoError {
+        device: String,
+        write: bool,
+        no_space: bool,
+        reason: String,
+    },
+}
+
+/// What the control thread is asked for.
+enum Request {
+    Stop,
+    Resume,
+    Reset(Cause),
+    Shutdown(Cause),
+    Stalled(Stall),
+    EngineFault(String),
+}
+
+/// The machine cannot do that now.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ControlError {
+    #[error("Resetting the Virtual Machine is required")]
+    ResetRequired,
+    #[error("the machine has ended")]
+    Ended,
+}
+
+struct Gate {
+    state: RunState,
+    /// Processors inside a run.
+    inside: u32,
+    ended: Option<Cause>,
+    resets: u64,
+}
+
+pub(crate) struct Shared {
+    pub board: Board,
+    gate: Mutex<Gate>,
+    moved: Condvar,
+    /// Processors are to leave their runs.
+    close: AtomicBool,
+    requests: Sender<(Request, Sender<Result<(), ControlError>>)>,
+    listeners: Mutex<Vec<Sender<(SystemTime, Event)>>>,
+    threads: Mutex<Vec<u64>>,
+}
+
+/// A running machine. Dropping it ends it.
+pub struct Machine {
+    handle: Handle,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Controls a machine from any thread.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Machine {
+    /// Starts the threads of a board; processors run unless the description says `start_stopped`.
+    pub fn start(board: Board) -> std::io::Result<Machine> {
+        let (send, receive) = unbounded();
+        let cpus = board.cpus;
+        let stopped = board.start_stopped;
+        let shared = Arc::new(Shared {
+            board,
+            gate: Mutex::new(Gate {
+                state: RunState::Prelaunch,
+                inside: 0,
+                ended: None,
+                resets: 0,
+            }),
+            moved: Condvar::new(),
+            close: AtomicBool::new(true),
+            requests: send,
+            listeners: Mutex::default(),
+            threads: Mutex::new(vec![0; cpus as usize]),
+        });
+        let handle = Handle {
+            shared: shared.clone(),
+        };
+        shared.connect(&handle);
+        let mut threads = Vec::new();
+        for cpu in 0..cpus {
+            let shared = shared.clone();
+            threads.push(
+                std::thread::Builder::new()
+                    .name(format!("cpu {cpu}"))
+                    .spawn(move || processor(&shared, cpu))?,
+            );
+        }
+        let control = shared.clone();
+        threads.push(
+            std::thread::Builder::new()
+                .name("control".into())
+                .spawn(move || run(&control, &receive))?,
+        );
+        shared.power_on();
+        if !stopped {
+            handle.ask(Request::Resume).map_err(std::io::Error::other)?;
+        }
+        Ok(Machine { handle, threads })
+    }
+
+    /// For everybody who controls it.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Waits until the machine has ended, and says why.
+    pub fn wait(mut self) -> Cause {
+        let shared = &self.handle.shared;
+        let mut gate = shared.gate.lock();
+        let cause = loop {
+            match gate.ended {
+                Some(cause) => break cause,
+                None => shared.moved.wait(&mut gate),
+            }
+        };
+        drop(gate);
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has told so already.
+            let _ = thread.join();
+        }
+        cause
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if !self.threads.is_empty() {
+            let _ = self.handle.quit(Cause::HostUi);
+            for thread in self.threads.drain(..) {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Handle {
+    /// What the machine is doing.
+    pub fn state(&self) -> RunState {
+        self.shared.gate.lock().state
+    }
+
+    /// The board, for what it tells of itself.
+    pub fn board(&self) -> &Board {
+        &self.shared.board
+    }
+
+    /// Host thread numbers of the processors.
+    pub fn processor_threads(&self) -> Vec<u64> {
+        self.shared.threads.lock().clone()
+    }
+
+    /// Stops the processors and the guest's time.
+    pub fn stop(&self) -> Result<(), ControlError> {
+        self.ask(Request::Stop)
+    }
+
+    /// Lets them go on; disks that wait try again.
+    pub fn resume(&self) -> Result<(), ControlError> {
+        self.ask(Request::Resume)
+    }
+
+    /// Back to power-on.
+    pub fn reset(&self, cause: Cause) -> Result<(), ControlError> {
+        self.ask(Request::Reset(cause))
+    }
+
+    /// Presses the power button: the guest shuts down if it listens.
+    pub fn power_button(&self) {
+        self.shared.board.press_power_button();
+        self.shared.tell(Event::Powerdown);
+    }
+
+    /// Ends the machine. What the guest did not flush is flushed.
+    pub fn quit(&self, cause: Cause) -> Result<(), ControlError> {
+        self.ask(Request::Shutdown(cause))
+    }
+
+    /// What happens from now on. A listener that does not keep up with 1,024 events loses the newest.
+    pub fn events(&self) -> Receiver<(SystemTime, Event)> {
+        let (send, receive) = bounded(1024);
+        self.shared.listeners.lock().push(send);
+        receive
+    }
+
+    fn ask(&self, request: Request) -> Result<(), ControlError> {
+        let (send, receive) = bounded(1);
+        self.shared
+            .requests
+            .send((request, send))
+            .map_err(|_| ControlError::Ended)?;
+        receive.recv().unwrap_or(Err(ControlError::Ended))
+    }
+
+    fn send(&self, request: Request) {
+        let (send, _) = bounded(1);
+        // With the control thread gone there is nothing left to ask for.
+        let _ = self.shared.requests.send((request, send));
+    }
+}
+
+impl Shared {
+    /// Lets the board's parts send requests.
+    fn connect(self: &Arc<Self>, handle: &Handle) {
+        let weak = Arc::downgrade(self);
+        self.board.on_system_request(move |request| {
+            if let Some(shared) = weak.upgrade() {
+                let request = match request {
+                    SystemRequest::Off => Request::Shutdown(Cause::GuestShutdown),
+                    SystemRequest::Reset => Request::Reset(Cause::GuestReset),
+                };
+                Handle { shared }.send(request);
+            }
+        });
+        let weak = Arc::downgrade(&handle.shared);
+        self.board.on_stall(move |stall| {
+            if let Some(shared) = weak.upgrade() {
+                Handle { shared }.send(Request::Stalled(stall.clone()));
+            }
+        });
+    }
+
+    fn tell(&self, event: Event) {
+        let now = SystemTime::now();
+        tracing::debug!(?event);
+        self.listeners.lock().retain(|l| {
+            !matches!(
+                l.try_send((now, event.clone())),
+                Err(TrySendError::Disconnected(_))
+            )
+        });
+    }
+
+    /// Closes the gate and waits until no processor runs.
+    fn halt(&self) {
+        self.close.store(true, Ordering::SeqCst);
+        let mut gate = self.gate.lock();
+        while gate.inside > 0 {
+            for cpu in 0..self.board.cpus {
+                self.board.vm.kick(cpu);
+                self.board.psci().interrupt(cpu);
+            }
+            self.moved.wait_for(&mut gate, Duration::from_millis(20));
+        }
+        drop(gate);
+        self.board.clock.stop();
+    }
+
+    fn go(&self) {
+        self.board.clock.start();
+        self.gate.lock().state = RunState::Running;
+        self.close.store(false, Ordering::SeqCst);
+        self.moved.notify_all();
+    }
+
+    fn power_on(&self) {
+        self.board.power_on();
+        self.gate.lock().resets += 1;
+    }
+
+    fn enter(&self, state: RunState) {
+        self.gate.lock().state = state;
+    }
+}
+
+/// The control thread.
+fn run(shared: &Shared, requests: &Receiver<(Request, Sender<Result<(), ControlError>>)>) {
+    while let Ok((request, answer)) = requests.recv() {
+        let result = act(shared, request);
+        let _ = answer.send(result);
+        if shared.gate.lock().ended.is_some() {
+            break;
+        }
+    }
+}
+
+fn act(shared: &Shared, request: Request) -> Result<(), ControlError> {
+    let state = shared.gate.lock().state;
+    match request {
+        Request::Stop => {
+            if state == RunState::Running {
+                shared.halt();
+                shared.enter(RunState::Paused);
+                shared.tell(Event::Stop);
+            }
+        }
+        Request::Resume => match state {
+            RunState::Running => {}
+            RunState::Shutdown | RunState::InternalError => {
+                return Err(ControlError::ResetRequired);
+            }
+            RunState::Prelaunch | RunState::Paused | RunState::IoError => {
+                shared.board.retry_disks();
+                shared.go();
+                shared.tell(Event::Resume);
+            }
+        },
+        Request::Reset(cause) => {
+            if cause.guest() && shared.board.no_reboot {
+                return end(shared, cause);
+            }
+            shared.halt();
+            shared.power_on();
+            shared.tell(Event::Reset(cause));
+            // As QEMU: a machine that was stopped by a shutdown or an error is only paused now.
+            match state {
+                RunState::Running => shared.go(),
+                RunState::Prelaunch | RunState::Paused => {}
+                _ => shared.enter(RunState::Paused),
+            }
+        }
+        Request::Shutdown(cause) => return end(shared, cause),
+        Request::Stalled(stall) => {
+            tracing::error!("{}", stall.message);
+            shared.tell(Event::BlockIoError {
+                device: stall.disk,
+                write: stall.operation != Operation::Read,
+                no_space: stall.full,
+                reason: stall.message,
+            });
+            if state == RunState::Running {
+                shared.halt();
+                shared.enter(RunState::IoError);
+                shared.tell(Event::Stop);
+            }
+        }
+        Request::EngineFault(reason) => {
+            shared.halt();
+            tracing::error!("the machine stopped: {reason}");
+            shared.enter(RunState::InternalError);
+            shared.tell(Event::Stop);
+        }
+    }
+    Ok(())
+}
+
+fn end(shared: &Shared, cause: Cause) -> Result<(), ControlError> {
+    shared.halt();
+    shared.tell(Event::Shutdown(cause));
+    if cause.guest() && shared.board.no_shutdown {
+        shared.enter(RunState::Shutdown);
+        shared.tell(Event::Stop);
+        return Ok(());
+    }
+    shared.board.shut_down();
+    shared.gate.lock().ended = Some(cause);
+    shared.moved.notify_all();
+    Ok(())
+}
+
+/// A processor's thread.
+fn processor(shared: &Shared, cpu: u32) {
+    let board = &shared.board;
+    if let Some(thread) = shared.threads.lock().get_mut(cpu as usize) {
+        *thread = thread_number();
+    }
+    let mut vcpu = match board.vm.vcpu(cpu) {
+        Ok(vcpu) => vcpu,
+        Err(error) => {
+            fault(shared, format!("processor {cpu}: {error}"));
+            return;
+        }
+    };
+    let mut seen = 0;
+    loop {
+        let mut gate = shared.gate.lock();
+        while shared.close.load(Ordering::SeqCst) && gate.ended.is_none() {
+            shared.moved.wait(&mut gate);
+        }
+        if gate.ended.is_some() {
+            return;
+        }
+        gate.inside += 1;
+        let resets = gate.resets;
+        drop(gate);
+        if resets != seen {
+            seen = resets;
+            vcpu.reset();
+        }
+        let reason = inside(shared, cpu, vcpu.as_mut());
+        shared.gate.lock().inside -= 1;
+        shared.moved.notify_all();
+        if let Some(reason) = reason {
+            fault(shared, format!("processor {cpu}: {reason}"));
+            // Only a reset makes it run again.
+            let mut gate = shared.gate.lock();
+            while gate.resets == resets && gate.ended.is_none() {
+                shared.moved.wait(&mut gate);
+            }
+        }
+    }
+}
+
+/// Runs until the gate closes; a reason if the engine cannot go on.
+fn inside(shared: &Shared, cpu: u32, vcpu: &mut dyn Vcpu) -> Option<String> {
+    let board = &shared.board;
+    while !shared.close.load(Ordering::SeqCst) {
+        if !board.psci().is_on(cpu) {
+            match board.psci().wait(cpu) {
+                Order::Start { entry, context } => {
+                    if let Err(error) = vcpu.start(entry, context) {
+                        return Some(error.to_string());
+                    }
+                }
+                Order::Interrupted => continue,
+            }
+        }
+        match vcpu.run(board.world()) {
+            Exit::Kicked | Exit::Off => {}
+            Exit::Fault(reason) => return Some(reason),
+        }
+    }
+    None
+}
+
+fn fault(shared: &Shared, reason: String) {
+    let (send, _) = bounded(1);
+    let _ = shared.requests.send((Request::EngineFault(reason), send));
+}
+
+/// The host's number of this thread (TID), as debuggers and `query-cpus-fast` show it.
+fn thread_number() -> u64 {
+    #[cfg(target_os = "linux")]
+    {
+        rustix::thread::gettid().as_raw_nonzero().get() as u64
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        0
+    }
+}

@@ -1,0 +1,184 @@
+//! A machine in plain data: what the command line, a VM's folder or a test asks for.
+
+use std::path::PathBuf;
+
+/// Everything about a machine before it is built.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Description {
+    /// `-name`: for titles and messages.
+    pub name: Option<String>,
+    /// Processors.
+    pub cpus: u32,
+    /// Model name, `max` or `host` among them, and its properties in order (`pauth`, `off`).
+    pub cpu_model: String,
+    pub cpu_properties: Vec<(String, String)>,
+    /// RAM in bytes.
+    pub memory: u64,
+    /// Engines to try, in order; empty: the best of the host.
+    pub accelerators: Vec<String>,
+    pub gic: GicChoice,
+    pub msi: MsiChoice,
+    pub acpi: AcpiChoice,
+    /// Whether PCIe windows, ECAM and RAM may lie above 4 GiB.
+    pub highmem: bool,
+    /// `-bios`: an image that goes to flash 0.
+    pub bios: Option<PathBuf>,
+    /// `if=pflash` drives: code and variables.
+    pub pflash: [Option<Drive>; 2],
+    pub kernel: Option<PathBuf>,
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line.
+    pub append: Option<String>,
+    /// A device tree to use in the place of ours.
+    pub dtb: Option<PathBuf>,
+    pub devices: Vec<Device>,
+    /// The UART's far side, as `-serial` has it. `None`: not connected.
+    pub serial: Option<String>,
+    pub rtc: Rtc,
+    /// The machine stops, rather than starting again, when the guest resets.
+    pub no_reboot: bool,
+    /// It stays, stopped, when the guest powers off.
+    pub no_shutdown: bool,
+    /// Processors do not start until told (`-S`).
+    pub start_stopped: bool,
+    /// Additional fw_cfg files (`-fw_cfg`).
+    pub fw_cfg: Vec<(String, Vec<u8>)>,
+    /// `-boot menu=on`: seconds that the firmware waits at its prompt, in milliseconds.
+    pub boot_menu_timeout: Option<u16>,
+    /// SMBIOS type 1 fields by name (`manufacturer`, `product`, `version`, `serial`, `uuid`, `sku`, `family`).
+    pub smbios_system: Vec<(String, String)>,
+    /// `-uuid`.
+    pub uuid: Option<String>,
+}
+
+impl Default for Description {
+    fn default() -> Self {
+        Description {
+            name: None,
+            cpus: 1,
+            cpu_model: "max".into(),
+            cpu_properties: Vec::new(),
+            memory: 128 << 20,
+            accelerators: Vec::new(),
+            gic: GicChoice::Auto,
+            msi: MsiChoice::Auto,
+            acpi: AcpiChoice::Auto,
+            highmem: true,
+            bios: None,
+            pflash: [None, None],
+            kernel: None,
+            initrd: None,
+            append: None,
+            dtb: None,
+            devices: Vec::new(),
+            serial: None,
+            rtc: Rtc::Utc,
+            no_reboot: false,
+            no_shutdown: false,
+            start_stopped: false,
+            fw_cfg: Vec::new(),
+            boot_menu_timeout: None,
+            smbios_system: Vec::new(),
+            uuid: None,
+        }
+    }
+}
+
+/// Which interrupt controller: the contract's default is GICv3 with a GICv2m frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GicChoice {
+    Auto,
+    V2,
+    V3,
+}
+
+/// How message-signalled interrupts arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MsiChoice {
+    /// v2m, or the ITS where GICv3 was asked for by name.
+    Auto,
+    Its,
+    Gicv2m,
+    None,
+}
+
+/// Whether the guest gets ACPI tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcpiChoice {
+    /// With firmware.
+    Auto,
+    Off,
+    /// Required: an error without firmware.
+    On,
+}
+
+/// The real-time clock's start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rtc {
+    Utc,
+    LocalTime,
+    /// Seconds since 1970-01-01 at start.
+    Date(i64),
+}
+
+/// A disk: an image, or an empty tray.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drive {
+    /// `id=`, or the name QEMU gives (`virtio0`, `pflash1`).
+    pub id: String,
+    /// `None`: an empty tray.
+    pub image: Option<storage::ImageOptions>,
+    /// `media=cdrom`.
+    pub cdrom: bool,
+    /// Writes go to a temporary overlay, gone with the machine.
+    pub snapshot: bool,
+    /// What failed reads and writes do (`rerror`, `werror`).
+    pub policy: storage::Policy,
+}
+
+/// A device of the board's buses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Device {
+    /// The user's `id=`.
+    pub id: Option<String>,
+    /// The bus it goes to, by name, if asked for.
+    pub bus: Option<String>,
+    /// PCI slot (`addr=`) or USB port (`port=`), if asked for.
+    pub address: Option<u8>,
+    /// Place in the firmware's boot order.
+    pub bootindex: Option<i32>,
+    pub kind: Kind,
+}
+
+/// What a device is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kind {
+    Xhci {
+        p2: u8,
+        p3: u8,
+    },
+    UsbKeyboard,
+    UsbTablet,
+    UsbMouse,
+    UsbStorage {
+        drive: Drive,
+        serial: Option<String>,
+        removable: bool,
+    },
+    Ramfb,
+    VirtioBlk {
+        drive: Drive,
+        serial: Option<String>,
+        queues: Option<u16>,
+        modern_only: bool,
+    },
+    VirtioRng {
+        max_bytes: Option<u64>,
+        period_ms: Option<u32>,
+        modern_only: bool,
+    },
+    Nvme {
+        drive: Drive,
+        serial: String,
+    },
+}

@@ -1,0 +1,424 @@
+//! The devices that `-device` knows: what is there, and what is not built yet.
+
+/// The kind of value a property takes, as `-device X,help` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    Str,
+    Bool,
+    OnOffAuto,
+    Int32,
+    Uint8,
+    Uint16,
+    Uint32,
+    Uint64,
+    Size,
+}
+
+impl Type {
+    /// The name in help texts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Type::Str => "str",
+            Type::Bool => "bool",
+            Type::OnOffAuto => "OnOffAuto",
+            Type::Int32 => "int32",
+            Type::Uint8 => "uint8",
+            Type::Uint16 => "uint16",
+            Type::Uint32 => "uint32",
+            Type::Uint64 => "uint64",
+            Type::Size => "size",
+        }
+    }
+}
+
+/// One property of a device.
+#[derive(Clone, Copy, Debug)]
+pub struct Property {
+    pub name: &'static str,
+    pub kind: Type,
+    pub description: &'static str,
+    pub default: &'static str,
+}
+
+/// Headings of `-device help`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Category {
+    Controller,
+    Usb,
+    Storage,
+    Input,
+    Display,
+    Misc,
+}
+
+impl Category {
+    /// All, in the order they are listed.
+    pub const ALL: [Category; 6] = [
+        Category::Controller,
+        Category::Usb,
+        Category::Storage,
+        Category::Input,
+        Category::Display,
+        Category::Misc,
+    ];
+
+    /// The heading.
+    pub fn heading(self) -> &'static str {
+        match self {
+            Category::Controller => "Controller/Bridge/Hub devices:",
+            Category::Usb => "USB devices:",
+            Category::Storage => "Storage devices:",
+            Category::Input => "Input devices:",
+            Category::Display => "Display devices:",
+            Category::Misc => "Misc devices:",
+        }
+    }
+}
+
+/// What a device is plugged into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BusKind {
+    Pci,
+    Usb,
+    /// Part of the board.
+    None,
+}
+
+/// A device model.
+#[derive(Debug)]
+pub struct Model {
+    pub name: &'static str,
+    pub alias: Option<&'static str>,
+    pub bus: BusKind,
+    pub category: Category,
+    pub description: &'static str,
+    pub properties: &'static [&'static [Property]],
+}
+
+impl Model {
+    /// All properties, by name.
+    pub fn properties(&self) -> Vec<&'static Property> {
+        let mut all: Vec<_> = self
+            .properties
+            .iter()
+            .flat_map(|group| group.iter())
+            .collect();
+        all.sort_by_key(|p| p.name);
+        all
+    }
+
+    /// The property of that name.
+    pub fn property(&self, name: &str) -> Option<&'static Property> {
+        self.properties
+            .iter()
+            .flat_map(|group| group.iter())
+            .find(|p| p.name == name)
+    }
+}
+
+const fn property(
+    name: &'static str,
+    kind: Type,
+    description: &'static str,
+    default: &'static str,
+) -> Property {
+    Property {
+        name,
+        kind,
+        description,
+        default,
+    }
+}
+
+const PCI: &[Property] = &[property("addr", Type::Str, "Slot, example: 06", "")];
+const USB: &[Property] = &[property("port", Type::Str, "Port of the controller", "")];
+const VIRTIO: &[Property] = &[property(
+    "disable-legacy",
+    Type::OnOffAuto,
+    "Only the virtio 1.x interface",
+    "auto",
+)];
+const BOOT: &[Property] = &[property(
+    "bootindex",
+    Type::Int32,
+    "Place in the firmware's boot order",
+    "",
+)];
+const DRIVE: &[Property] = &[
+    property(
+        "drive",
+        Type::Str,
+        "ID of a -drive to use as a back end",
+        "",
+    ),
+    property("serial", Type::Str, "Serial number", ""),
+    property(
+        "werror",
+        Type::Str,
+        "What a failed write does (report/ignore/enospc/stop/auto)",
+        "auto",
+    ),
+    property(
+        "rerror",
+        Type::Str,
+        "What a failed read does (report/ignore/stop/auto)",
+        "auto",
+    ),
+];
+
+/// What is built.
+pub const MODELS: &[Model] = &[
+    Model {
+        name: "qemu-xhci",
+        alias: None,
+        bus: BusKind::Pci,
+        category: Category::Usb,
+        description: "USB 3 host controller",
+        properties: &[
+            PCI,
+            &[
+                property("p2", Type::Uint32, "USB 2 ports", "4"),
+                property("p3", Type::Uint32, "USB 3 ports", "4"),
+            ],
+        ],
+    },
+    Model {
+        name: "usb-storage",
+        alias: None,
+        bus: BusKind::Usb,
+        category: Category::Storage,
+        description: "USB mass storage, bulk-only: disk or CD-ROM",
+        properties: &[
+            USB,
+            BOOT,
+            DRIVE,
+            &[property(
+                "removable",
+                Type::Bool,
+                "The medium can be removed",
+                "off",
+            )],
+        ],
+    },
+    Model {
+        name: "virtio-blk-pci",
+        alias: Some("virtio-blk"),
+        bus: BusKind::Pci,
+        category: Category::Storage,
+        description: "virtio disk",
+        properties: &[
+            PCI,
+            BOOT,
+            DRIVE,
+            VIRTIO,
+            &[property(
+                "num-queues",
+                Type::Uint16,
+                "Request queues",
+                "one a processor",
+            )],
+        ],
+    },
+    Model {
+        name: "nvme",
+        alias: None,
+        bus: BusKind::Pci,
+        category: Category::Storage,
+        description: "Non-Volatile Memory Express",
+        properties: &[PCI, BOOT, DRIVE],
+    },
+    Model {
+        name: "usb-kbd",
+        alias: None,
+        bus: BusKind::Usb,
+        category: Category::Input,
+        description: "USB keyboard",
+        properties: &[USB],
+    },
+    Model {
+        name: "usb-mouse",
+        alias: None,
+        bus: BusKind::Usb,
+        category: Category::Input,
+        description: "USB mouse, relative",
+        properties: &[USB],
+    },
+    Model {
+        name: "usb-tablet",
+        alias: None,
+        bus: BusKind::Usb,
+        category: Category::Input,
+        description: "USB tablet, absolute pointer",
+        properties: &[USB],
+    },
+    Model {
+        name: "ramfb",
+        alias: None,
+        bus: BusKind::None,
+        category: Category::Display,
+        description: "Frame buffer in guest memory, set up by firmware",
+        properties: &[],
+    },
+    Model {
+        name: "virtio-rng-pci",
+        alias: Some("virtio-rng"),
+        bus: BusKind::Pci,
+        category: Category::Misc,
+        description: "virtio entropy source",
+        properties: &[
+            PCI,
+            VIRTIO,
+            &[
+                property(
+                    "rng",
+                    Type::Str,
+                    "ID of an -object rng-builtin or rng-random",
+                    "",
+                ),
+                property(
+                    "max-bytes",
+                    Type::Uint64,
+                    "Bytes at most in each period",
+                    "",
+                ),
+                property(
+                    "period",
+                    Type::Uint32,
+                    "Length of a period in milliseconds",
+                    "65536",
+                ),
+            ],
+        ],
+    },
+];
+
+/// Devices of the `virt` board that people's command lines name and that Dormer does not have yet, and what they are for.
+pub const PLANNED: &[(&str, &str)] = &[
+    ("virtio-net-pci", "network"),
+    ("virtio-net", "network"),
+    ("e1000", "network"),
+    ("e1000e", "network"),
+    ("usb-net", "network"),
+    ("usb-ncm", "network"),
+    ("virtio-gpu-pci", "GPU"),
+    ("virtio-gpu", "GPU"),
+    ("virtio-gpu-gl-pci", "GPU"),
+    ("virtio-ramfb", "GPU"),
+    ("intel-hda", "sound"),
+    ("ich9-intel-hda", "sound"),
+    ("hda-duplex", "sound"),
+    ("hda-output", "sound"),
+    ("hda-micro", "sound"),
+    ("usb-audio", "sound"),
+    ("virtio-sound-pci", "sound"),
+    ("tpm-crb-device", "TPM"),
+    ("tpm-tis-device", "TPM"),
+    ("virtio-scsi-pci", "SCSI"),
+    ("scsi-hd", "SCSI"),
+    ("scsi-cd", "SCSI"),
+    ("virtio-serial-pci", "virtio console"),
+    ("virtio-serial", "virtio console"),
+    ("virtserialport", "virtio console"),
+    ("virtio-balloon-pci", "memory balloon"),
+    ("virtio-9p-pci", "shared folders"),
+    ("vhost-user-fs-pci", "shared folders"),
+    ("virtio-keyboard-pci", "virtio input"),
+    ("virtio-tablet-pci", "virtio input"),
+    ("virtio-mouse-pci", "virtio input"),
+    ("nec-usb-xhci", "another USB controller; use qemu-xhci"),
+    ("usb-ehci", "another USB controller; use qemu-xhci"),
+    ("usb-hub", "USB hubs; use more ports: qemu-xhci,p2=8,p3=8"),
+    ("usb-host", "USB pass-through"),
+    ("usb-uas", "USB attached SCSI; use usb-storage"),
+    ("pcie-root-port", "PCIe root ports"),
+    ("ahci", "AHCI"),
+    ("ich9-ahci", "AHCI"),
+    ("virtio-blk-device", "virtio-mmio; use virtio-blk-pci"),
+    ("virtio-net-device", "virtio-mmio"),
+    ("virtio-rng-device", "virtio-mmio; use virtio-rng-pci"),
+];
+
+/// The model of that name or alias.
+pub fn find(name: &str) -> Option<&'static Model> {
+    MODELS
+        .iter()
+        .find(|m| m.name == name || m.alias == Some(name))
+}
+
+/// The text of `-device help`.
+pub fn list() -> String {
+    let mut text = String::new();
+    for category in Category::ALL {
+        let mut models: Vec<_> = MODELS.iter().filter(|m| m.category == category).collect();
+        if models.is_empty() {
+            continue;
+        }
+        models.sort_by_key(|m| m.name);
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(category.heading());
+        text.push('\n');
+        for model in models {
+            text.push_str(&format!("name \"{}\"", model.name));
+            match model.bus {
+                BusKind::Pci => text.push_str(", bus PCI"),
+                BusKind::Usb => text.push_str(", bus usb-bus"),
+                BusKind::None => {}
+            }
+            if let Some(alias) = model.alias {
+                text.push_str(&format!(", alias \"{alias}\""));
+            }
+            text.push_str(&format!(", desc \"{}\"\n", model.description));
+        }
+    }
+    text
+}
+
+/// The text of `-device X,help`.
+pub fn describe(model: &Model) -> String {
+    let properties = model.properties();
+    if properties.is_empty() {
+        return format!("There are no options for {}.\n", model.name);
+    }
+    let mut text = format!("{} options:\n", model.name);
+    for p in properties {
+        let left = format!("  {}=<{}>", p.name, p.kind.name());
+        text.push_str(&format!("{left:<24} - {}", p.description));
+        if !p.default.is_empty() {
+            text.push_str(&format!(" (default: {})", p.default));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_either_built_or_planned() {
+        let mut names: Vec<_> = MODELS
+            .iter()
+            .flat_map(|m| [Some(m.name), m.alias])
+            .flatten()
+            .collect();
+        names.extend(PLANNED.iter().map(|p| p.0));
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+
+    #[test]
+    fn help_lists_every_device_and_its_properties() {
+        let text = list();
+        for model in MODELS {
+            assert!(text.contains(&format!("name \"{}\"", model.name)));
+            for p in model.properties() {
+                assert!(describe(model).contains(&format!("  {}=<", p.name)));
+            }
+        }
+    }
+}

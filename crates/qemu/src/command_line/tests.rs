@@ -1,0 +1,251 @@
+use super::*;
+
+fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_string).collect()
+}
+
+fn run(line: &str) -> CommandLine {
+    match parse(&words(line)) {
+        Ok(Request::Run(line)) => *line,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn error(line: &str) -> String {
+    match parse(&words(line)) {
+        Err(error) => error
+            .to_string()
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_string(),
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[test]
+fn the_form_everybody_pastes() {
+    let line = run(
+        "-machine virt -cpu host -accel jit -m 4G -smp 4 -bios QEMU_EFI.fd \
+        -device qemu-xhci -device usb-kbd -device usb-tablet \
+        -drive file=installer.iso,media=cdrom,if=none,id=inst -device usb-storage,drive=inst \
+        -device ramfb -drive file=disk.qcow2,if=virtio",
+    );
+    let machine = line.machine;
+    assert_eq!((machine.cpus, machine.memory), (4, 4 << 30));
+    assert_eq!(machine.accelerators, ["jit"]);
+    let kinds: Vec<_> = machine.devices.iter().map(|d| &d.kind).collect();
+    assert!(matches!(kinds[0], Kind::Xhci { p2: 4, p3: 4 }));
+    assert!(matches!(kinds[1..3], [Kind::UsbKeyboard, Kind::UsbTablet]));
+    assert!(
+        matches!(kinds[3], Kind::UsbStorage { drive, .. } if drive.cdrom && drive.image.as_ref().is_some_and(|i| i.read_only))
+    );
+    assert_eq!(kinds[4], &Kind::Ramfb);
+    assert!(
+        matches!(kinds[5], Kind::VirtioBlk { drive, .. } if drive.id == "virtio1" && !drive.cdrom)
+    );
+    assert!(!line.displays.chosen);
+}
+
+#[test]
+fn what_qemus_users_know() {
+    for (line, message) in [
+        ("", "No machine specified, and there is no default"),
+        (
+            "-machine foo",
+            "-machine foo: unsupported machine type: \"foo\"",
+        ),
+        (
+            "-machine virt -accel hvf",
+            "-accel hvf: invalid accelerator hvf",
+        ),
+        (
+            "-machine virt -accel foo",
+            "-accel foo: invalid accelerator foo",
+        ),
+        (
+            "-machine virt,gic-version=9",
+            "-machine virt,gic-version=9: Invalid gic-version value",
+        ),
+        (
+            "-machine virt -device usb-kbd",
+            "-device usb-kbd: No 'usb-bus' bus found for device 'usb-kbd'",
+        ),
+        (
+            "-machine virt -device foo",
+            "-device foo: 'foo' is not a valid device model name",
+        ),
+        (
+            "-machine virt -device qemu-xhci,foo=1",
+            "-device qemu-xhci,foo=1: Property 'qemu-xhci.foo' not found",
+        ),
+        (
+            "-machine virt -cpu foo",
+            "-cpu foo: unable to find CPU model 'foo'",
+        ),
+        (
+            "-machine virt -device qemu-xhci -device usb-storage,drive=inst",
+            "-device usb-storage,drive=inst: Property 'usb-storage.drive' can't find value 'inst'",
+        ),
+        (
+            "-machine virt -device virtio-blk-pci",
+            "-device virtio-blk-pci: drive property not set",
+        ),
+        (
+            "-machine virt -drive if=none,id=a -device nvme,drive=a",
+            "-device nvme,drive=a: serial property not set",
+        ),
+        ("-foo", "-foo: invalid option"),
+        ("-machine virt -m", "-m: requires an argument"),
+        (
+            "-machine virt -m foo",
+            "-m foo: Parameter 'size' expects a non-negative number below 2^64",
+        ),
+        (
+            "-machine virt -smp 0",
+            "-smp 0: Invalid CPU topology: CPU topology parameters must be greater than zero",
+        ),
+        (
+            "-machine virt -drive if=foo",
+            "-drive if=foo: unsupported bus type 'foo'",
+        ),
+        (
+            "-machine virt -rtc base=foo",
+            "-rtc base=foo: invalid datetime format",
+        ),
+        (
+            "-machine virt -append x",
+            "-append only allowed with -kernel option",
+        ),
+    ] {
+        assert_eq!(error(line), message, "{line}");
+    }
+}
+
+#[test]
+fn what_is_to_come_says_so() {
+    for line in [
+        "-machine virt -device virtio-net-pci",
+        "-machine virt -device virtio-gpu-pci",
+        "-machine virt -device intel-hda",
+        "-machine virt -device tpm-crb-device",
+        "-machine virt -netdev user,id=n",
+        "-machine virt -nic user",
+        "-machine virt,virtualization=on",
+    ] {
+        assert!(error(line).contains("yet"), "{line}: {}", error(line));
+    }
+}
+
+#[test]
+fn accelerators_in_order_fall_back() {
+    assert_eq!(
+        run("-machine virt -accel hvf:tcg").machine.accelerators,
+        ["hvf", "jit"]
+    );
+    assert_eq!(
+        run("-machine virt -accel kvm -accel tcg,thread=multi")
+            .machine
+            .accelerators,
+        ["kvm", "jit"]
+    );
+    assert_eq!(
+        run("-machine virt,accel=kvm:tcg").machine.accelerators,
+        ["kvm", "jit"]
+    );
+    assert!(error("-machine virt -accel tcg,thread=single").contains("thread"));
+}
+
+#[test]
+fn drives_find_their_places() {
+    let machine = run(
+        "-M virt -drive if=pflash,format=raw,file=a,readonly=on -drive if=pflash,file=b -hda c",
+    )
+    .machine;
+    let file = |i: usize| {
+        machine.pflash[i]
+            .as_ref()
+            .and_then(|d| d.image.as_ref())
+            .map(|i| i.path.display().to_string())
+    };
+    assert_eq!(
+        (file(0).as_deref(), file(1).as_deref()),
+        (Some("a"), Some("b"))
+    );
+    assert_eq!(machine.devices.len(), 1);
+    assert!(
+        error("-M virt -drive if=pflash,file=a,unit=0 -drive if=pflash,file=b,unit=0")
+            .contains("exists")
+    );
+    assert!(error("-M virt -drive if=none,id=a -drive if=none,id=a").contains("Duplicate"));
+    assert!(
+        error("-M virt -drive if=none,id=a,file=x -device virtio-blk-pci,drive=a -device virtio-blk-pci,drive=a")
+            .contains("already in use")
+    );
+    assert!(error("-M virt -drive file=x,speed=9").contains("'speed'"));
+}
+
+#[test]
+fn help_prints_and_nothing_runs() {
+    for line in [
+        "-help",
+        "-version",
+        "-machine help",
+        "-M virt,help",
+        "-cpu help",
+        "-device help",
+        "-device nvme,help",
+        "-accel help",
+    ] {
+        match parse(&words(line)) {
+            Ok(Request::Print(text)) => assert!(text.len() > 20, "{line}: {text}"),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn no_argument_makes_it_panic() {
+    let parts = [
+        "-machine",
+        "virt",
+        "-device",
+        "qemu-xhci",
+        "-drive",
+        "-m",
+        "-smp",
+        ",",
+        "=",
+        "0x",
+        "id=a",
+        "if=none",
+        "-1",
+        "help",
+        "99999999999999999999",
+        "-boot",
+        "order=",
+        "-smbios",
+        "type=1",
+        "-rtc",
+        "base=",
+        "-fw_cfg",
+        "name=opt/x,string=,",
+    ];
+    let mut seed = 7u64;
+    for _ in 0..20_000 {
+        let mut line = Vec::new();
+        for _ in 0..6 {
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let one = parts[(seed >> 33) as usize % parts.len()];
+            let two = parts[(seed >> 45) as usize % parts.len()];
+            line.push(if seed & 1 << 20 == 0 {
+                one.to_string()
+            } else {
+                format!("{one},{two}")
+            });
+        }
+        let _ = parse(&line);
+    }
+}

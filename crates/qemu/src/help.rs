@@ -1,0 +1,126 @@
+//! The texts of `-help`, `-version` and `-X help`.
+
+use crate::Error;
+use crate::catalog;
+use crate::options::Given;
+
+/// `-version`.
+pub fn version() -> String {
+    format!(
+        "QEMU emulator version {}.{}.{} (Dormer {})\nDormer's own machine; command line of QEMU\n",
+        QEMU_VERSION.0,
+        QEMU_VERSION.1,
+        QEMU_VERSION.2,
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+/// The version of QEMU whose command line and QMP this is.
+pub const QEMU_VERSION: (u32, u32, u32) = (10, 0, 2);
+
+/// `-help`.
+pub fn usage() -> String {
+    format!("{}{}", version(), USAGE)
+}
+
+const USAGE: &str = "\
+usage: dormer system [options] [disk_image]
+       qemu-system-aarch64 [options] [disk_image]
+
+Machine
+  -machine virt[,prop=value...]  the board; `-machine help`, `-machine virt,help`
+  -accel NAME[:NAME...]          engines to try: hvf, kvm, jit (tcg is jit); `-accel help`
+  -cpu MODEL[,prop=on|off...]    `-cpu help`; under jit, host means max
+  -smp [cpus=]N[,cores=N,...]    processors
+  -m [size=]N[M|G]               memory
+  -name TEXT, -uuid UUID         what the machine is called
+  -rtc base=utc|localtime|DATE   the real-time clock's start
+  -boot menu=on[,splash-time=MS] how long the firmware waits
+  -smbios type=1,...             fields of the system's description
+  -fw_cfg name=opt/...,file=F|string=S
+
+What starts
+  -bios FILE | -firmware FILE    firmware image
+  -drive if=pflash,...           firmware code (unit 0) and its variables (unit 1); -pflash FILE
+  -kernel FILE [-initrd FILE] [-append TEXT] [-dtb FILE]
+
+Devices
+  -device NAME[,prop=value...]   `-device help`, `-device NAME,help`
+  -drive file=FILE[,if=virtio|none|pflash][,id=ID][,format=raw|qcow2][,media=disk|cdrom]
+         [,readonly=on][,snapshot=on][,cache=...][,discard=...][,werror=...][,rerror=...]
+  -cdrom FILE, -hda FILE, -snapshot
+  -object rng-builtin,id=ID
+
+Screen, serial line, control
+  -display none|vnc=...          without it: VNC on the first free port of this host
+  -vnc [HOST]:N[,to=L][,password=on] | unix:PATH
+  -serial stdio|mon:stdio|file:F|unix:F[,server=on]|tcp:H:P[,server=on]|pty|null|none
+  -qmp unix:F[,server=on][,wait=off] | tcp:H:P[,server=on][,wait=off]
+  -nographic                     no screen, serial line on this terminal (Ctrl-A X ends)
+  -S                             wait for `cont`
+  -no-reboot, -no-shutdown, -action reboot=...,shutdown=...
+  -pidfile FILE
+";
+
+/// The text that a `help` among the options asks for.
+pub fn requested(given: &[Given]) -> Result<Option<String>, Error> {
+    for option in given {
+        let value = option.value.as_str();
+        let (first, rest) = value.split_once(',').unwrap_or((value, ""));
+        let wants = |text: &str| text == "help" || text == "?";
+        let asked = wants(first) || rest.split(',').any(wants);
+        if !asked {
+            continue;
+        }
+        let text = match option.name {
+            "machine" if wants(first) => {
+                "Supported machines are:\nvirt                 QEMU's virt board, as Dormer has it\n".to_string()
+            }
+            "machine" => MACHINE.to_string(),
+            "cpu" => {
+                let mut text = String::from("Available CPUs:\n");
+                for model in machine::cpu_models() {
+                    text.push_str(&format!("  {model}\n"));
+                }
+                text
+            }
+            "accel" => {
+                let mut text = String::from("Accelerators supported on this host:\n");
+                for accelerator in machine::accelerators() {
+                    match accelerator.available {
+                        Ok(()) => text.push_str(&format!("{}\n", accelerator.name)),
+                        Err(why) => text.push_str(&format!("{} is not: {why}\n", accelerator.name)),
+                    }
+                }
+                text
+            }
+            "device" if wants(first) => catalog::list(),
+            "device" => match catalog::find(first) {
+                Some(model) => catalog::describe(model),
+                None => continue,
+            },
+            "display" => "Available display backend types:\nnone\nvnc\n".to_string(),
+            "object" => "List of user creatable objects:\n  rng-builtin\n  rng-random\n".to_string(),
+            "drive" => "Supported formats: raw qcow2\n".to_string(),
+            _ => continue,
+        };
+        return Ok(Some(text));
+    }
+    Ok(None)
+}
+
+const MACHINE: &str = "\
+virt-machine options:
+  accel=<string>         - Engines to try, as -accel
+  acpi=<OnOffAuto>       - Enable ACPI; `force`: fail without firmware
+  append=<string>        - Linux kernel command line
+  dtb=<string>           - Linux kernel device tree file
+  dumpdtb=<string>       - Dump current dtb to a file and quit
+  firmware=<string>      - Firmware image
+  gic-version=<string>   - Set GIC version. Valid values are 2, 3, host and max
+  highmem=<bool>         - Set on/off to enable/disable using physical address space above 32 bits
+  initrd=<string>        - Linux initial ramdisk file
+  its=<bool>             - Set on/off to enable/disable ITS instantiation
+  kernel=<string>        - Linux kernel image file
+  msi=<string>           - How messages become interrupts. Valid values are auto, its, gicv2m and none
+";

@@ -1,0 +1,397 @@
+//! The commands.
+
+use std::time::Duration;
+
+use device::input::{Button, Key};
+use machine::control::{Cause, Handle, RunState};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::session::QmpError;
+
+/// A command: arguments (an object) to its result.
+pub type Command = fn(&Value, &Handle) -> Result<Value, QmpError>;
+
+const COMMANDS: &[(&str, Command)] = &[
+    ("cont", cont),
+    ("input-send-event", input_send_event),
+    ("query-block", query_block),
+    ("query-commands", query_commands),
+    ("query-cpus-fast", query_cpus_fast),
+    ("query-events", query_events),
+    ("query-kvm", query_kvm),
+    ("query-name", query_name),
+    ("query-status", query_status),
+    ("query-target", query_target),
+    ("query-uuid", query_uuid),
+    ("query-version", query_version),
+    ("quit", quit),
+    ("screendump", screendump),
+    ("send-key", send_key),
+    ("stop", stop),
+    ("system_powerdown", system_powerdown),
+    ("system_reset", system_reset),
+];
+
+/// The command of that name.
+pub fn find(name: &str) -> Option<Command> {
+    COMMANDS.iter().find(|c| c.0 == name).map(|c| c.1)
+}
+
+/// The version object of the greeting and of `query-version`.
+pub fn version() -> Value {
+    let (major, minor, micro) = crate::help::QEMU_VERSION;
+    json!({
+        "qemu": { "major": major, "minor": minor, "micro": micro },
+        "package": format!("Dormer {}", env!("CARGO_PKG_VERSION")),
+    })
+}
+
+/// Reads arguments into a structure; unknown members are refused by name.
+fn arguments<'a, T: Deserialize<'a>>(value: &'a Value) -> Result<T, QmpError> {
+    T::deserialize(value).map_err(|error| {
+        let text = error.to_string();
+        let quoted = |text: &str| text.split('`').nth(1).map(str::to_string);
+        QmpError::generic(match quoted(&text) {
+            Some(name) if text.starts_with("unknown field") => {
+                format!("Parameter '{name}' is unexpected")
+            }
+            Some(name) if text.starts_with("missing field") => {
+                format!("Parameter '{name}' is missing")
+            }
+            _ => text,
+        })
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+fn none(value: &Value) -> Result<(), QmpError> {
+    arguments::<Nothing>(value).map(drop)
+}
+
+fn query_version(value: &Value, _: &Handle) -> Result<Value, QmpError> {
+    none(value)?;
+    Ok(version())
+}
+
+fn query_commands(value: &Value, _: &Handle) -> Result<Value, QmpError> {
+    none(value)?;
+    let names = COMMANDS.iter().map(|c| c.0).chain(["qmp_capabilities"]);
+    Ok(names.map(|name| json!({ "name": name })).collect())
+}
+
+fn query_events(value: &Value, _: &Handle) -> Result<Value, QmpError> {
+    none(value)?;
+    let names = [
+        "BLOCK_IO_ERROR",
+        "POWERDOWN",
+        "RESET",
+        "RESUME",
+        "SHUTDOWN",
+        "STOP",
+    ];
+    Ok(names.iter().map(|name| json!({ "name": name })).collect())
+}
+
+fn query_status(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    none(value)?;
+    let state = machine.state();
+    Ok(json!({ "status": state.name(), "running": state == RunState::Running }))
+}
+
+fn query_kvm(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    none(value)?;
+    let engine = machine.board().engine();
+    let present = machine::accelerators()
+        .iter()
+        .any(|a| a.name == "kvm" && a.available.is_ok());
+    Ok(json!({ "enabled": engine == "kvm", "present": present }))
+}
+
+fn query_name(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    none(value)?;
+    Ok(match machine.board().name() {
+        Some(name) => json!({ "name": name }),
+        None => json!({}),
+    })
+}
+
+fn query_uuid(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    none(value)?;
+    Ok(json!({ "UUID": machine.board().uuid() }))
+}
+
+fn query_target(value: &Value, _: &Handle) -> Result<Value, QmpError> {
+    none(value)?;
+    Ok(json!({ "arch": "aarch64" }))
+}
+
+fn query_cpus_fast(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    none(value)?;
+    let threads = machine.processor_threads();
+    Ok(threads
+        .iter()
+        .enumerate()
+        .map(|(cpu, thread)| {
+            json!({
+                "cpu-index": cpu,
+                "thread-id": thread,
+                "target": "aarch64",
+                "qom-path": format!("/machine/unattached/device[{cpu}]"),
+                "props": { "core-id": cpu },
+            })
+        })
+        .collect())
+}
+
+fn query_block(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    none(value)?;
+    Ok(machine
+        .board()
+        .drives()
+        .iter()
+        .map(|drive| {
+            let mut entry = json!({
+                "device": drive.id,
+                "qdev": drive.holder,
+                "type": "unknown",
+                "removable": drive.removable,
+                "locked": false,
+            });
+            if let Some(object) = entry.as_object_mut() {
+                if drive.removable {
+                    object.insert("tray_open".into(), false.into());
+                }
+                if let Some(image) = &drive.image {
+                    let status = if drive.stalled() { "nospace" } else { "ok" };
+                    object.insert("io-status".into(), status.into());
+                    object.insert("inserted".into(), json!({
+                        "file": image.file,
+                        "node-name": drive.id,
+                        "drv": image.format,
+                        "ro": image.read_only,
+                        "encrypted": false,
+                        "backing_file_depth": image.backing_depth,
+                        "image": { "filename": image.file, "format": image.format, "virtual-size": image.size },
+                    }));
+                }
+            }
+            entry
+        })
+        .collect())
+}
+
+fn stop(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    none(value)?;
+    machine.stop().map_err(QmpError::generic)?;
+    Ok(json!({}))
+}
+
+fn cont(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    none(value)?;
+    machine.resume().map_err(QmpError::generic)?;
+    Ok(json!({}))
+}
+
+fn system_reset(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    none(value)?;
+    machine
+        .reset(Cause::HostQmpReset)
+        .map_err(QmpError::generic)?;
+    Ok(json!({}))
+}
+
+fn system_powerdown(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    none(value)?;
+    machine.power_button();
+    Ok(json!({}))
+}
+
+fn quit(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    none(value)?;
+    let machine = machine.clone();
+    // The answer goes out first: the machine's end is the program's.
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        let _ = machine.quit(Cause::HostQmpQuit);
+    });
+    Ok(json!({}))
+}
+
+fn screendump(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Arguments {
+        filename: String,
+        format: Option<String>,
+        device: Option<String>,
+        head: Option<u64>,
+    }
+    let given: Arguments = arguments(value)?;
+    if given.device.is_some() || given.head.is_some_and(|head| head != 0) {
+        return Err(QmpError::generic(
+            "this machine has one screen: leave device and head out",
+        ));
+    }
+    let write: fn(&device::screen::Surface, std::fs::File) -> std::io::Result<()> =
+        match given.format.as_deref() {
+            None | Some("ppm") => console::screenshot::write_ppm,
+            Some("png") => console::screenshot::write_png,
+            Some(other) => {
+                return Err(QmpError::generic(format!(
+                    "Parameter 'format' does not accept value '{other}'"
+                )));
+            }
+        };
+    let surface = machine
+        .board()
+        .display()
+        .capture()
+        .ok_or_else(|| QmpError::generic("there is no picture on the screen yet"))?;
+    std::fs::File::create(&given.filename)
+        .and_then(|file| write(&surface, file))
+        .map_err(|e| {
+            QmpError::generic(format!(
+                "failed to open file '{}': {}",
+                given.filename,
+                crate::reason(&e)
+            ))
+        })?;
+    Ok(json!({}))
+}
+
+/// QMP's KeyValue: a name or a number.
+#[derive(Deserialize)]
+#[serde(tag = "type", content = "data", rename_all = "lowercase")]
+enum KeyValue {
+    Qcode(String),
+    Number(u32),
+}
+
+impl KeyValue {
+    fn key(&self) -> Result<Key, QmpError> {
+        match self {
+            KeyValue::Qcode(name) => console::keys::from_name(name).map_err(|_| {
+                QmpError::generic(format!("Parameter 'key' does not accept value '{name}'"))
+            }),
+            KeyValue::Number(number) => {
+                console::keys::from_number(*number).map_err(QmpError::generic)
+            }
+        }
+    }
+}
+
+fn send_key(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Arguments {
+        keys: Vec<KeyValue>,
+        #[serde(rename = "hold-time")]
+        hold_time: Option<u64>,
+    }
+    let given: Arguments = arguments(value)?;
+    let keys = given
+        .keys
+        .iter()
+        .map(KeyValue::key)
+        .collect::<Result<Vec<_>, _>>()?;
+    // In line, so that commands that follow find the keys up again.
+    let hold = Duration::from_millis(given.hold_time.unwrap_or(100).min(60_000));
+    machine.board().seat().press_together(&keys, hold);
+    Ok(json!({}))
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type", content = "data", rename_all = "lowercase")]
+enum InputEvent {
+    Key { key: KeyValue, down: bool },
+    Btn { button: String, down: bool },
+    Abs { axis: String, value: i64 },
+    Rel { axis: String, value: i64 },
+}
+
+fn input_send_event(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Arguments {
+        events: Vec<InputEvent>,
+        device: Option<String>,
+        head: Option<u64>,
+    }
+    let given: Arguments = arguments(value)?;
+    if given.device.is_some() || given.head.is_some_and(|head| head != 0) {
+        return Err(QmpError::generic(
+            "this machine has one screen: leave device and head out",
+        ));
+    }
+    let seat = machine.board().seat();
+    let (mut x, mut y) = (None, None);
+    let mut motion = (0i32, 0i32);
+    let mut sends: Vec<Send> = Vec::new();
+    for event in &given.events {
+        match event {
+            InputEvent::Key { key, down } => sends.push(Send::Key(key.key()?, *down)),
+            InputEvent::Btn { button, down } => sends.push(match button.as_str() {
+                "left" => Send::Button(Button::Left, *down),
+                "right" => Send::Button(Button::Right, *down),
+                "middle" => Send::Button(Button::Middle, *down),
+                "side" => Send::Button(Button::Side, *down),
+                "extra" => Send::Button(Button::Extra, *down),
+                // A step of the wheel is its press.
+                "wheel-up" => Send::Wheel(i32::from(*down)),
+                "wheel-down" => Send::Wheel(-i32::from(*down)),
+                other => {
+                    return Err(QmpError::generic(format!(
+                        "Parameter 'button' does not accept value '{other}'"
+                    )));
+                }
+            }),
+            InputEvent::Abs { axis, value } => {
+                let value = Some((*value).clamp(0, 0x7fff) as u16);
+                match axis.as_str() {
+                    "x" => x = value,
+                    "y" => y = value,
+                    other => return Err(axis_error(other)),
+                }
+            }
+            InputEvent::Rel { axis, value } => {
+                let value = (*value).clamp(-0x7fff, 0x7fff) as i32;
+                match axis.as_str() {
+                    "x" => motion.0 = motion.0.saturating_add(value),
+                    "y" => motion.1 = motion.1.saturating_add(value),
+                    other => return Err(axis_error(other)),
+                }
+            }
+        }
+    }
+    // The pointer is where it is said to be before its buttons go down.
+    if motion != (0, 0) {
+        seat.motion(motion.0, motion.1);
+    }
+    if x.is_some() || y.is_some() {
+        machine.board().move_pointer(x, y);
+    }
+    for send in sends {
+        match send {
+            Send::Key(key, down) => seat.key(key, down),
+            Send::Button(button, down) => seat.button(button, down),
+            Send::Wheel(0) => {}
+            Send::Wheel(steps) => seat.wheel(steps),
+        }
+    }
+    Ok(json!({}))
+}
+
+/// What goes to the seat once every event is known to be sound.
+enum Send {
+    Key(Key, bool),
+    Button(Button, bool),
+    Wheel(i32),
+}
+
+fn axis_error(axis: &str) -> QmpError {
+    QmpError::generic(format!("Parameter 'axis' does not accept value '{axis}'"))
+}

@@ -1,0 +1,193 @@
+//! Builds and runs what a command line asks for.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use console::serial::{Hooks, SerialPort, SerialSpec, restore_terminal};
+use console::vnc::{VncOptions, VncServer};
+use device::serial::SerialOutput;
+use firmware::images::{Host, Wanted};
+use machine::control::{Cause, Handle};
+use machine::description::Description;
+use machine::{Board, Machine};
+
+use crate::Error;
+use crate::command_line::{CommandLine, Displays};
+use crate::qmp;
+
+/// Nobody listens to the UART.
+struct Silence;
+
+impl SerialOutput for Silence {
+    fn write(&self, _: &[u8]) {}
+}
+
+fn failed(error: impl ToString) -> Error {
+    Error::new(error.to_string())
+}
+
+/// `-machine dumpdtb=FILE`.
+pub fn dump_device_tree(mut line: CommandLine, path: &Path) -> Result<(), Error> {
+    // The tree of a machine that nothing starts on is as good.
+    if line.machine.kernel.is_some() && line.machine.bios.is_none() {
+        find_firmware(&mut line.machine)?;
+    }
+    let board = Board::build(&line.machine, Arc::new(Silence)).map_err(failed)?;
+    std::fs::write(path, board.device_tree()).map_err(|e| {
+        Error::new(format!(
+            "Failed to save dtb to {}: {}",
+            path.display(),
+            crate::reason(&e)
+        ))
+    })
+}
+
+/// Runs a machine until its end.
+pub fn run(mut line: CommandLine) -> Result<(), Error> {
+    if line.machine.kernel.is_none() {
+        find_firmware(&mut line.machine)?;
+    }
+    let _pidfile = line.pidfile.as_deref().map(Pidfile::write).transpose()?;
+    // Filled once the machine runs: keys of a multiplexed terminal end it.
+    let running: Arc<OnceLock<Handle>> = Arc::default();
+    let port = serial(&line.machine, &running)?;
+    let output: Arc<dyn SerialOutput> = match &port {
+        Some(port) => port.clone(),
+        None => Arc::new(Silence),
+    };
+    let board = Board::build(&line.machine, output).map_err(failed)?;
+    let _servers = screens(&board, &line.displays, line.machine.name.as_deref())?;
+    let input = board.serial_input();
+    let machine = Machine::start(board).map_err(failed)?;
+    let handle = machine.handle();
+    let _ = running.set(handle.clone());
+    if let Some(port) = &port {
+        port.connect(input);
+        if let Some(place) = port.location() {
+            println!("char device redirected to {place} (label serial0)");
+        }
+    }
+    end_on_signals(&handle)?;
+    for (address, pretty) in &line.qmp {
+        let address = qmp::Address::parse(address).map_err(failed)?;
+        qmp::serve(&address, *pretty, handle.clone())
+            .map_err(|e| Error::new(format!("-qmp {address}: {}", crate::reason(&e))))?;
+    }
+    let cause = machine.wait();
+    restore_terminal();
+    tracing::info!("the machine ended: {}", cause.name());
+    match cause {
+        Cause::HostError => Err(Error::new(
+            "the machine ended because of an error of the host",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// A machine with nothing to start gets the firmware that the distribution installs.
+fn find_firmware(machine: &mut Description) -> Result<(), Error> {
+    if machine.bios.is_some() || machine.pflash[0].is_some() {
+        return Ok(());
+    }
+    let found = Host::this().find(Wanted::default()).map_err(failed)?;
+    tracing::info!("firmware: {}", found.code.path.display());
+    machine.bios = Some(found.code.path);
+    Ok(())
+}
+
+fn serial(
+    machine: &Description,
+    running: &Arc<OnceLock<Handle>>,
+) -> Result<Option<Arc<SerialPort>>, Error> {
+    let Some(text) = &machine.serial else {
+        return Ok(None);
+    };
+    let spec = SerialSpec::parse(text).map_err(failed)?;
+    let running = running.clone();
+    let hooks = Hooks {
+        quit: Box::new(move || match running.get() {
+            // The port's thread is not the machine's: it may wait for the end.
+            Some(handle) => drop(handle.quit(Cause::HostUi)),
+            None => {
+                restore_terminal();
+                std::process::exit(0);
+            }
+        }),
+        ..Hooks::default()
+    };
+    SerialPort::open(&spec, hooks)
+        .map_err(|e| Error::new(e.to_string()).of(&format!("-serial {text}")))
+}
+
+/// Starts the screens asked for; without any, VNC on the first free port of this host.
+fn screens(
+    board: &Board,
+    displays: &Displays,
+    name: Option<&str>,
+) -> Result<Vec<VncServer>, Error> {
+    let mut servers = Vec::new();
+    let mut start = |mut options: VncOptions, option: &str| {
+        if let Some(name) = name {
+            options.name = name.to_string();
+        }
+        let server = VncServer::start(board.display().clone(), &options)
+            .map_err(|e| failed(e).of(option))?;
+        println!("VNC server running on {}", server.location());
+        let _ = std::io::stdout().flush();
+        servers.push(server);
+        Ok::<_, Error>(())
+    };
+    if !displays.chosen {
+        start(VncOptions::local(), "-display vnc")?;
+    }
+    for text in &displays.vnc {
+        if let Some(options) = VncOptions::parse(text).map_err(failed)? {
+            start(options, &format!("-vnc {text}"))?;
+        }
+    }
+    Ok(servers)
+}
+
+/// Ends the machine in order on SIGINT, SIGTERM and SIGHUP.
+fn end_on_signals(handle: &Handle) -> Result<(), Error> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals =
+        signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
+    let handle = handle.clone();
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for _ in signals.forever() {
+                let _ = handle.quit(Cause::HostSignal);
+            }
+        })
+        .map(drop)
+        .map_err(failed)
+}
+
+/// A file with our process number, removed at the end.
+struct Pidfile<'a>(&'a Path);
+
+impl Pidfile<'_> {
+    fn write(path: &Path) -> Result<Pidfile<'_>, Error> {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)
+            .and_then(|mut file| writeln!(file, "{}", std::process::id()))
+            .map_err(|e| {
+                Error::new(format!("cannot create PID file: {}", crate::reason(&e)))
+                    .of(&format!("-pidfile {}", path.display()))
+            })?;
+        Ok(Pidfile(path))
+    }
+}
+
+impl Drop for Pidfile<'_> {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(self.0);
+    }
+}
