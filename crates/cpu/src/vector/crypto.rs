@@ -62,16 +62,26 @@ fn inverse_sub_and_shift(state: u128) -> u128 {
     u128::from_le_bytes(result)
 }
 
-/// MixColumns with the given first row of the matrix.
-fn mix_columns(state: u128, row: [u8; 4]) -> u128 {
-    let state = state.to_le_bytes();
-    let result: [u8; 16] = std::array::from_fn(|i| {
-        let column = i & !3;
-        (0..4).fold(0, |sum, j| {
-            sum ^ product(state[column + j], row[(j + 4 - i % 4) % 4])
-        })
-    });
-    u128::from_le_bytes(result)
+/// Multiplication of all bytes by x.
+fn times2_all(state: u128) -> u128 {
+    const ONES: u128 = u128::MAX / 0xff;
+    ((state << 1) & (ONES * 0xfe)) ^ (((state >> 7) & ONES) * 0x1b)
+}
+
+/// Each column's bytes moved up by `rows`: row r is what row r + `rows` was.
+fn rotate_columns(state: u128, rows: u32) -> u128 {
+    vector(words(state).map(|column| column.rotate_right(8 * rows)))
+}
+
+fn mix_columns(state: u128) -> u128 {
+    let next = rotate_columns(state, 1);
+    times2_all(state ^ next) ^ next ^ rotate_columns(state ^ next, 2)
+}
+
+/// The inverse is the same after each byte gained four times the sum of it and the one two rows on.
+fn inverse_mix_columns(state: u128) -> u128 {
+    let sum = state ^ rotate_columns(state, 2);
+    mix_columns(state ^ times2_all(times2_all(sum)))
 }
 
 fn words(vector: u128) -> [u32; 4] {
@@ -169,8 +179,8 @@ pub fn apply(operation: Crypto, a: u128, b: u128, c: u128) -> u128 {
     match operation {
         Crypto::AesE => sub_and_shift(a ^ b),
         Crypto::AesD => inverse_sub_and_shift(a ^ b),
-        Crypto::AesMc => mix_columns(a, [2, 3, 1, 1]),
-        Crypto::AesImc => mix_columns(a, [14, 11, 13, 9]),
+        Crypto::AesMc => mix_columns(a),
+        Crypto::AesImc => inverse_mix_columns(a),
         Crypto::Sha1C => sha1_hash(a, b, c, choose),
         Crypto::Sha1P => sha1_hash(a, b, c, parity),
         Crypto::Sha1M => sha1_hash(a, b, c, majority),

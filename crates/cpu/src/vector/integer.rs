@@ -1,8 +1,8 @@
 //! Integer operations, lane by lane.
 
 use super::{
-    IntegerBinary, IntegerTernary, IntegerUnary, Lane, LongProduct, Narrowing, Reduction, Shape,
-    Shift, permute,
+    IntegerBinary, IntegerTernary, IntegerUnary, Lane, LongProduct, Narrowing, Permutation,
+    Reduction, Shape, Shift, permute,
 };
 use crate::float::{self, QC};
 
@@ -314,6 +314,30 @@ macro_rules! lanes {
                 }
             }
 
+            /// Rearranges whole vectors; the order is known to the compiler.
+            pub fn permute(permutation: Permutation, a: u128, b: u128) -> u128 {
+                let (a, b) = (split(a), split(b));
+                let choose = |from: usize| {
+                    if from < $count {
+                        a[from]
+                    } else {
+                        b[from - $count]
+                    }
+                };
+                // Even lanes of the result from `a`, odd ones from `b`, but for UZP.
+                let from_b = |i: usize| (i & 1) * $count;
+                join(match permutation {
+                    Permutation::Zip1 => std::array::from_fn(|i| choose(i / 2 + from_b(i))),
+                    Permutation::Zip2 => {
+                        std::array::from_fn(|i| choose($count / 2 + i / 2 + from_b(i)))
+                    }
+                    Permutation::Uzp1 => std::array::from_fn(|i| choose(2 * i)),
+                    Permutation::Uzp2 => std::array::from_fn(|i| choose(2 * i + 1)),
+                    Permutation::Trn1 => std::array::from_fn(|i| choose((i & !1) + from_b(i))),
+                    Permutation::Trn2 => std::array::from_fn(|i| choose((i | 1) + from_b(i))),
+                })
+            }
+
             pub fn shift_insert(left: bool, a: u128, b: u128, amount: u32) -> u128 {
                 zip(a, b, |x, y| {
                     let (value, mask) = if left {
@@ -346,6 +370,25 @@ macro_rules! for_lane {
             Lane::D => doubles::$function($($argument),*),
         }
     };
+}
+
+/// Rearranges lanes. Of 64-bit vectors too, by whole ones: their lanes to be taken apart are put in one, and those
+/// interleaved come as one.
+pub fn permute(permutation: Permutation, shape: Shape, a: u128, b: u128) -> u128 {
+    if shape.bytes == 16 {
+        return for_lane!(shape.lane, permute(permutation, a, b));
+    }
+    let mask = shape.mask();
+    let bits = 8 * u32::from(shape.bytes);
+    let both = (a & mask) | (b & mask) << bits;
+    let result = match permutation {
+        Permutation::Uzp1 | Permutation::Uzp2 => {
+            for_lane!(shape.lane, permute(permutation, both, 0))
+        }
+        Permutation::Zip2 => for_lane!(shape.lane, permute(Permutation::Zip1, a, b)) >> bits,
+        _ => for_lane!(shape.lane, permute(permutation, a, b)),
+    };
+    result & mask
 }
 
 /// Each 32-bit lane gains the products of its four bytes.
@@ -450,12 +493,13 @@ fn half(high: bool, a: u128) -> u128 {
 
 pub fn widen(signed: bool, high: bool, lane: Lane, a: u128) -> u128 {
     let a = half(high, a);
-    let mut result = 0;
-    for i in 0..8 / lane.bytes() {
-        let value = extended(lane, i, signed, a) as u64;
-        result = permute::insert(lane.wider(), i, result, value);
-    }
-    result
+    let whole = Shape::vector(lane, true);
+    let above = if signed {
+        shift(Shift::SShr, whole, a, lane.bits() - 1, &mut 0)
+    } else {
+        0
+    };
+    permute(Permutation::Zip1, whole, a, above)
 }
 
 pub fn narrow(
@@ -466,6 +510,16 @@ pub fn narrow(
     a: u128,
     fpsr: &mut u32,
 ) -> u128 {
+    if how == Narrowing::Truncate && !round {
+        // What comes from the lane above is cut off.
+        let lanes = permute(
+            Permutation::Uzp1,
+            Shape::vector(shape.lane, true),
+            a >> shift,
+            0,
+        );
+        return lanes & shape.mask();
+    }
     let mut result = 0;
     let signed = matches!(how, Narrowing::SQ | Narrowing::SQU);
     for i in 0..shape.lanes() {

@@ -564,7 +564,7 @@ impl Operation {
                 let value = permute::lane(lane, from.into(), b);
                 permute::insert(lane, to.into(), a, value)
             }
-            Operation::Permute(permutation, shape) => permute::permute(permutation, shape, a, b),
+            Operation::Permute(permutation, shape) => integer::permute(permutation, shape, a, b),
             Operation::Extract { shape, position } => {
                 permute::extract(shape, position.into(), a, b)
             }

@@ -1,6 +1,6 @@
 //! Lanes moved about, and polynomial products.
 
-use super::{Lane, Permutation, Shape};
+use super::{Lane, Permutation, Shape, integer};
 
 /// Lane `index`, zero-extended; zero beyond the vector.
 #[inline(always)]
@@ -29,34 +29,11 @@ pub fn duplicate(shape: Shape, index: u32, vector: u128) -> u128 {
     ones.wrapping_mul(lane(shape.lane, index, vector).into()) & shape.mask()
 }
 
-pub fn permute(permutation: Permutation, shape: Shape, a: u128, b: u128) -> u128 {
-    let lanes = shape.lanes();
-    let mut result = 0;
-    for i in 0..lanes {
-        // Which lane of a and b, one after the other.
-        let from = match permutation {
-            Permutation::Zip1 => i / 2 + (i & 1) * lanes,
-            Permutation::Zip2 => lanes / 2 + i / 2 + (i & 1) * lanes,
-            Permutation::Uzp1 => 2 * i,
-            Permutation::Uzp2 => 2 * i + 1,
-            Permutation::Trn1 => (i & !1) + (i & 1) * lanes,
-            Permutation::Trn2 => (i | 1) + (i & 1) * lanes,
-        };
-        let value = if from < lanes {
-            lane(shape.lane, from, a)
-        } else {
-            lane(shape.lane, from - lanes, b)
-        };
-        result = insert(shape.lane, i, result, value);
-    }
-    result
-}
-
 /// The even and the odd lanes of `a` followed by `b`.
 pub fn pairs(shape: Shape, a: u128, b: u128) -> (u128, u128) {
     (
-        permute(Permutation::Uzp1, shape, a, b),
-        permute(Permutation::Uzp2, shape, a, b),
+        integer::permute(Permutation::Uzp1, shape, a, b),
+        integer::permute(Permutation::Uzp2, shape, a, b),
     )
 }
 
