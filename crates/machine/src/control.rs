@@ -449,12 +449,17 @@ fn processor(shared: &Shared, cpu: u32) {
     if let Some(thread) = shared.threads.lock().get_mut(cpu as usize) {
         *thread = thread_number();
     }
-    let mut vcpu = match board.vm.vcpu(cpu) {
+    let vcpu = match board.vm.vcpu(cpu) {
         Ok(vcpu) => vcpu,
         Err(error) => {
             fault(shared, format!("processor {cpu}: {error}"));
             return;
         }
+    };
+    let mut processor = Processor {
+        cpu,
+        vcpu,
+        on: false,
     };
     let mut seen = 0;
     loop {
@@ -470,9 +475,10 @@ fn processor(shared: &Shared, cpu: u32) {
         drop(gate);
         if resets != seen {
             seen = resets;
-            vcpu.reset();
+            processor.vcpu.reset();
+            processor.on = false;
         }
-        let reason = inside(shared, cpu, vcpu.as_mut());
+        let reason = processor.run(shared);
         shared.gate.lock().inside -= 1;
         shared.moved.notify_all();
         if let Some(reason) = reason {
@@ -486,26 +492,37 @@ fn processor(shared: &Shared, cpu: u32) {
     }
 }
 
-/// Runs until the gate closes; a reason if the engine cannot go on.
-fn inside(shared: &Shared, cpu: u32, vcpu: &mut dyn Vcpu) -> Option<String> {
-    let board = &shared.board;
-    while !shared.close.load(Ordering::SeqCst) {
-        if !board.psci().is_on(cpu) {
-            match board.psci().wait(cpu) {
-                Order::Start { entry, context } => {
-                    if let Err(error) = vcpu.start(entry, context) {
-                        return Some(error.to_string());
+struct Processor {
+    cpu: u32,
+    vcpu: Box<dyn Vcpu>,
+    /// Turned on, by PSCI or at power-on.
+    on: bool,
+}
+
+impl Processor {
+    /// Runs until the gate closes; a reason if the engine cannot go on.
+    fn run(&mut self, shared: &Shared) -> Option<String> {
+        let board = &shared.board;
+        while !shared.close.load(Ordering::SeqCst) {
+            if !self.on {
+                match board.psci().wait(self.cpu) {
+                    Order::Start { entry, context } => {
+                        if let Err(error) = self.vcpu.start(entry, context) {
+                            return Some(error.to_string());
+                        }
+                        self.on = true;
                     }
+                    Order::Interrupted => continue,
                 }
-                Order::Interrupted => continue,
+            }
+            match self.vcpu.run(board.world()) {
+                Exit::Kicked => {}
+                Exit::Off => self.on = false,
+                Exit::Fault(reason) => return Some(reason),
             }
         }
-        match vcpu.run(board.world()) {
-            Exit::Kicked | Exit::Off => {}
-            Exit::Fault(reason) => return Some(reason),
-        }
+        None
     }
-    None
 }
 
 fn fault(shared: &Shared, reason: String) {
