@@ -1,1 +1,27 @@
-//! .
+//! What install media and disk images hold.
+//!
+//! - [`source`]: bytes that can be read anywhere; a file inside an image is one too, so that a WIM in an ISO needs no unpacking.
+//! - [`filesystem`]: what ISO 9660, Joliet, UDF, FAT and the images of a WIM have in common.
+//! - [`iso`], [`udf`], [`fat`], [`wim`]: those.
+//! - [`hive`]: registry hives, read and written; [`bcd`]: the boot configuration in them.
+//! - [`pe`]: loaders and drivers.
+
+pub mod bcd;
+mod error;
+pub mod fat;
+mod fields;
+pub mod filesystem;
+pub mod hive;
+pub mod iso;
+pub mod labconfig;
+pub mod overlay;
+pub mod pe;
+pub mod source;
+pub mod time;
+pub mod udf;
+pub mod volume;
+pub mod wim;
+mod xml;
+
+pub use error::{Error, Result};
+pub use fields::hex;
