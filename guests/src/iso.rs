@@ -18,7 +18,7 @@ pub fn installer() -> Result<PathBuf> {
         "installer.iso",
         &folder.join("linux"),
         &folder.join("initrd.gz"),
-        "console=ttyAMA0 console=tty0",
+        "console=tty0",
     )
 }
 

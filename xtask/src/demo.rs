@@ -57,7 +57,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         phase("firmware");
         machine.expect_any(&["GRUB", "grub"], PATIENCE)?;
         phase("boot loader");
-        machine.expect("Linux version", PATIENCE)?;
+        machine.expect("EFI stub: Booting Linux Kernel", PATIENCE)?;
         phase("kernel");
     }
     let folder = arguments.output.canonicalize()?;

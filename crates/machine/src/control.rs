@@ -272,9 +272,13 @@ impl Handle {
     }
 
     /// What happens from now on. A listener that does not keep up with 1,024 events loses the newest.
+    /// The channel is disconnected once the machine has ended.
     pub fn events(&self) -> Receiver<(SystemTime, Event)> {
         let (send, receive) = bounded(1024);
-        self.shared.listeners.lock().push(send);
+        let mut listeners = self.shared.listeners.lock();
+        if self.shared.gate.lock().ended.is_none() {
+            listeners.push(send);
+        }
         receive
     }
 
@@ -391,17 +395,17 @@ fn act(shared: &Shared, request: Request) -> Result<(), ControlError> {
             }
         },
         Request::Reset(cause) => {
-            if cause.guest() && shared.board.no_reboot {
+            // As QEMU: whoever asks.
+            if shared.board.no_reboot {
                 return end(shared, cause);
             }
             shared.halt();
             shared.power_on();
             shared.tell(Event::Reset(cause));
-            // As QEMU: a machine that was stopped by a shutdown or an error is only paused now.
+            // As QEMU: a machine that was stopped is one that has not started yet.
             match state {
                 RunState::Running => shared.go(),
-                RunState::Prelaunch | RunState::Paused => {}
-                _ => shared.enter(RunState::Paused),
+                _ => shared.enter(RunState::Prelaunch),
             }
         }
         Request::Shutdown(cause) => return end(shared, cause),
@@ -432,7 +436,8 @@ fn act(shared: &Shared, request: Request) -> Result<(), ControlError> {
 fn end(shared: &Shared, cause: Cause) -> Result<(), ControlError> {
     shared.halt();
     shared.tell(Event::Shutdown(cause));
-    if cause.guest() && shared.board.no_shutdown {
+    let pauses = cause.guest() || cause == Cause::HostQmpReset;
+    if pauses && shared.board.no_shutdown {
         shared.enter(RunState::Shutdown);
         shared.tell(Event::Stop);
         return Ok(());
@@ -440,6 +445,8 @@ fn end(shared: &Shared, cause: Cause) -> Result<(), ControlError> {
     shared.board.shut_down();
     shared.gate.lock().ended = Some(cause);
     shared.moved.notify_all();
+    // Listeners see the end, after all that happened before.
+    shared.listeners.lock().clear();
     Ok(())
 }
 

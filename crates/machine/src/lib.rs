@@ -27,6 +27,10 @@ pub enum BuildError {
         highmem: bool,
     },
     #[error(
+        "cannot set up guest memory of {} MiB: Cannot allocate memory\nThis host has {} MiB with its swap: give less with -m", asked >> 20, has >> 20
+    )]
+    HostMemory { asked: u64, has: u64 },
+    #[error(
         "Number of SMP CPUs requested ({asked}) exceeds max CPUs supported by this machine ({most})"
     )]
     TooManyProcessors { asked: u32, most: u32 },

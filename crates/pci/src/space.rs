@@ -173,7 +173,9 @@ impl EndpointBuilder {
     pub fn fixed(mut self, offset: u16, bytes: &[u8], writable: &[u8]) -> Self {
         let end = offset + bytes.len() as u16;
         assert!(
-            offset >= self.next && end as usize <= CONVENTIONAL_SIZE && writable.len() <= bytes.len(),
+            offset >= self.next
+                && end as usize <= CONVENTIONAL_SIZE
+                && writable.len() <= bytes.len(),
             "registers at {offset:#x} do not fit"
         );
         self.put(offset, bytes);

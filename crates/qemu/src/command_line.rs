@@ -32,6 +32,8 @@ pub struct CommandLine {
     /// QMP servers: (socket specification, indented).
     pub qmp: Vec<(String, bool)>,
     pub pidfile: Option<PathBuf>,
+    /// Drives by their ids: the options that they come from, for messages.
+    pub drive_options: Vec<(String, String)>,
     /// The console on standard output has QEMU's escape (Ctrl-A).
     pub nographic: bool,
 }
@@ -107,6 +109,10 @@ pub fn parse(arguments: &[String]) -> Result<Request, Error> {
             .map_err(|e| at(e, option))?;
         line.machine.devices.push(device);
     }
+    line.drive_options = drives
+        .iter()
+        .map(|p| (p.drive.id.clone(), p.text.clone()))
+        .collect();
     place_drives(&mut line.machine, drives)?;
     if line.machine.bios.is_some() && line.machine.pflash[0].is_some() {
         return Err(

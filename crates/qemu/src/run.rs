@@ -11,7 +11,7 @@ use device::serial::SerialOutput;
 use firmware::images::{Host, Wanted};
 use machine::control::{Cause, Handle};
 use machine::description::Description;
-use machine::{Board, Machine};
+use machine::{Board, BuildError, Machine};
 
 use crate::Error;
 use crate::command_line::{CommandLine, Displays};
@@ -28,13 +28,29 @@ fn failed(error: impl ToString) -> Error {
     Error::new(error.to_string())
 }
 
+/// The board, or what is wrong with which option.
+fn build(line: &CommandLine, serial: Arc<dyn SerialOutput>) -> Result<Board, Error> {
+    Board::build(&line.machine, serial).map_err(|error| {
+        let option = match &error {
+            BuildError::Image { drive, .. } => {
+                line.drive_options.iter().find(|(id, _)| id == drive)
+            }
+            _ => None,
+        };
+        match option {
+            Some((_, text)) => failed(error).of(text),
+            None => failed(error),
+        }
+    })
+}
+
 /// `-machine dumpdtb=FILE`.
 pub fn dump_device_tree(mut line: CommandLine, path: &Path) -> Result<(), Error> {
     // The tree of a machine that nothing starts on is as good.
     if line.machine.kernel.is_some() && line.machine.bios.is_none() {
         find_firmware(&mut line.machine)?;
     }
-    let board = Board::build(&line.machine, Arc::new(Silence)).map_err(failed)?;
+    let board = build(&line, Arc::new(Silence))?;
     std::fs::write(path, board.device_tree()).map_err(|e| {
         Error::new(format!(
             "Failed to save dtb to {}: {}",
@@ -49,6 +65,7 @@ pub fn run(mut line: CommandLine) -> Result<(), Error> {
     if line.machine.kernel.is_none() {
         find_firmware(&mut line.machine)?;
     }
+    let mut control = control(&line.qmp)?;
     let _pidfile = line.pidfile.as_deref().map(Pidfile::write).transpose()?;
     // Filled once the machine runs: keys of a multiplexed terminal end it.
     let running: Arc<OnceLock<Handle>> = Arc::default();
@@ -57,9 +74,10 @@ pub fn run(mut line: CommandLine) -> Result<(), Error> {
         Some(port) => port.clone(),
         None => Arc::new(Silence),
     };
-    let board = Board::build(&line.machine, output).map_err(failed)?;
+    let board = build(&line, output)?;
     let _servers = screens(&board, &line.displays, line.machine.name.as_deref())?;
     let input = board.serial_input();
+    control.wait().map_err(failed)?;
     let machine = Machine::start(board).map_err(failed)?;
     let handle = machine.handle();
     let _ = running.set(handle.clone());
@@ -70,12 +88,9 @@ pub fn run(mut line: CommandLine) -> Result<(), Error> {
         }
     }
     end_on_signals(&handle)?;
-    for (address, pretty) in &line.qmp {
-        let address = qmp::Address::parse(address).map_err(failed)?;
-        qmp::serve(&address, *pretty, handle.clone())
-            .map_err(|e| Error::new(format!("-qmp {address}: {}", crate::reason(&e))))?;
-    }
+    control.serve(&handle).map_err(failed)?;
     let cause = machine.wait();
+    control.finish();
     restore_terminal();
     tracing::info!("the machine ended: {}", cause.name());
     match cause {
@@ -95,6 +110,18 @@ fn find_firmware(machine: &mut Description) -> Result<(), Error> {
     tracing::info!("firmware: {}", found.code.path.display());
     machine.bios = Some(found.code.path);
     Ok(())
+}
+
+/// Opens the sockets of `-qmp`.
+fn control(given: &[(String, bool)]) -> Result<qmp::Servers, Error> {
+    let mut servers = qmp::Servers::default();
+    for (text, pretty) in given {
+        let address = qmp::Address::parse(text).map_err(failed)?;
+        servers
+            .open(address, *pretty)
+            .map_err(|e| Error::new(crate::reason(&e)).of(&format!("-qmp {text}")))?;
+    }
+    Ok(servers)
 }
 
 fn serial(

@@ -5,7 +5,7 @@ use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::file::HostFile;
 use crate::lock;
-use crate::options::{Format, ImageOptions};
+use crate::options::{Format, ImageOptions, Locking};
 use crate::probe::{PROBE_SIZE, Probed, probe};
 use crate::qcow2;
 use imago::qcow2::Qcow2;
@@ -246,6 +246,14 @@ fn beside(path: &Path, name: &str) -> Result<PathBuf, OpenError> {
         ));
     }
     Ok(path.parent().unwrap_or(Path::new("")).join(name))
+}
+
+/// Opens a file and locks it as the protocol of images says, for what keeps its contents in a plain file without being a
+/// disk. The lock lasts as long as the file, or a duplicate of it, is open.
+pub fn open_locked(path: &Path, write: bool, locking: Locking) -> Result<File, OpenError> {
+    let file = open_file(path, write, false)?;
+    lock::lock(&file, path, write, locking)?;
+    Ok(file)
 }
 
 /// Opens a regular file or a block device; anything else could wait for ever or has no size.

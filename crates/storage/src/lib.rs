@@ -22,7 +22,7 @@ pub use create::{create_overlay, create_qcow2, create_raw};
 pub use disk::Disk;
 pub use error::OpenError;
 pub use faulty::{FaultyDisk, Operation};
-pub use image::{Image, Layer, open};
+pub use image::{Image, Layer, open, open_locked};
 pub use memory::MemoryDisk;
 pub use options::{Cache, DetectZeroes, Discard, Format, ImageOptions, Locking, UnknownOption};
 pub use pausing::{OnError, PausingDisk, Policy, Stall};

@@ -90,6 +90,8 @@ struct State {
     /// Counts calls of `cancel`.
     cancelled: u64,
     closed: bool,
+    /// Between `cancel` and `restart`: what fails meanwhile fails at once.
+    resetting: bool,
     waiting: usize,
 }
 
@@ -118,10 +120,19 @@ impl PausingDisk {
         self.changed.notify_all();
     }
 
-    /// What waits fails now: the machine is reset, and nobody wants it any more.
+    /// What waits fails now, and so does what would wait until [`PausingDisk::restart`]: the machine is reset, and nobody
+    /// wants it any more. Without the latter a device that ends its work before it resets would wait for the next stall.
     pub fn cancel(&self) {
-        self.state.lock().cancelled += 1;
+        let mut state = self.state.lock();
+        state.cancelled += 1;
+        state.resetting = true;
+        drop(state);
         self.changed.notify_all();
+    }
+
+    /// The reset is over.
+    pub fn restart(&self) {
+        self.state.lock().resetting = false;
     }
 
     /// As [`PausingDisk::cancel`], and whatever fails later is reported at once: the machine ends.
@@ -172,9 +183,11 @@ impl PausingDisk {
                 OnError::Enospc if full => {}
                 OnError::Report | OnError::Enospc => return Err(error),
             }
-            if self.state.lock().closed {
+            let state = self.state.lock();
+            if state.closed || state.resetting || state.cancelled != cancelled {
                 return Err(error);
             }
+            drop(state);
             (self.on_stall)(&self.stall(operation, full, &error));
 
             let mut state = self.state.lock();
@@ -349,6 +362,10 @@ mod tests {
         wait_until_stalled(&bench.disk);
         bench.disk.cancel();
         assert!(flush.join().unwrap().is_err());
+        // More work of a device that is being reset fails at once, too.
+        assert!(bench.disk.flush().is_err());
+        assert!(bench.stalls.try_recv().is_err());
+        bench.disk.restart();
 
         let disk = bench.disk.clone();
         let read = thread::spawn(move || disk.read(0, &mut [0; 16]));

@@ -118,6 +118,15 @@ impl Image {
             .write(!read_only)
             .open(path)
             .map_err(fail)?;
+        Image::of_file(file, path, size, !read_only)
+    }
+
+    /// As [`Image::open`], of a file that is open already; changes go to it if they are to be kept.
+    pub fn of_file(file: File, path: &Path, size: u64, keep: bool) -> Result<Image, FlashError> {
+        let fail = |source| FlashError::Open {
+            path: path.into(),
+            source,
+        };
         let found = file.metadata().map_err(fail)?.len();
         if found != size {
             return Err(FlashError::WrongSize {
@@ -136,11 +145,7 @@ impl Image {
                 found,
             });
         }
-        let backing: Option<Arc<dyn Backing>> = if read_only {
-            None
-        } else {
-            Some(Arc::new(file))
-        };
+        let backing: Option<Arc<dyn Backing>> = if keep { Some(Arc::new(file)) } else { None };
         Ok(Image::Drive { contents, backing })
     }
 }

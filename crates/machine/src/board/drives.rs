@@ -95,10 +95,17 @@ impl DriveEntry {
         }
     }
 
-    /// Lets fail what waits.
+    /// Lets fail what waits, and what would wait until [`DriveEntry::restart`].
     pub fn cancel(&self) {
         if let Some(disk) = &self.disk {
             disk.cancel();
+        }
+    }
+
+    /// The devices are reset: the disk waits for the host again.
+    pub fn restart(&self) {
+        if let Some(disk) = &self.disk {
+            disk.restart();
         }
     }
 

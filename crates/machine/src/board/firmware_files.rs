@@ -40,6 +40,9 @@ pub struct Boot {
 
 /// Reads the image for `-bios`, by its path or its name in the usual places.
 pub fn bios(name: &Path) -> Result<Vec<u8>, BuildError> {
+    if name.is_dir() {
+        return read("firmware", name);
+    }
     let missing =
         |_| BuildError::Firmware(format!("Could not find ROM image '{}'", name.display()));
     let path = images::Host::this()
@@ -190,9 +193,36 @@ fn tree(
     chosen: &fdt::Chosen,
 ) -> Result<Vec<u8>, BuildError> {
     match &description.dtb {
-        Some(path) => read("device tree", path),
+        Some(path) => {
+            let tree = read("device tree", path)?;
+            check_tree(&tree).map_err(|reason| BuildError::Load {
+                what: "device tree",
+                path: path.clone(),
+                reason: reason.into(),
+            })?;
+            Ok(tree)
+        }
         None => fdt::build(layout, chosen)
             .map_err(|e| BuildError::Firmware(format!("the device tree: {e}"))),
+    }
+}
+
+/// A flattened device tree has its magic number and its size in front (Devicetree Specification 0.4, 5.2).
+fn check_tree(tree: &[u8]) -> Result<(), &'static str> {
+    let field = |at: usize| {
+        tree.get(at..at + 4)
+            .and_then(|b| b.try_into().ok())
+            .map(u32::from_be_bytes)
+    };
+    match (field(0), field(4)) {
+        (Some(0xd00d_feed), Some(size)) if size as usize <= tree.len() && size >= 40 => {
+            if tree.len() as u64 > LARGEST_TREE {
+                return Err("it is larger than 1 MiB");
+            }
+            Ok(())
+        }
+        (Some(0xd00d_feed), _) => Err("it is cut short"),
+        _ => Err("it is not a flattened device tree"),
     }
 }
 

@@ -7,6 +7,7 @@ mod layout;
 mod rtc;
 mod wiring;
 
+use std::fs::File;
 use std::sync::Arc;
 
 use console::{Display, Seat};
@@ -61,6 +62,7 @@ pub struct Board {
     pointer: Mutex<(u16, u16)>,
     serial: Arc<pl011::Pl011>,
     drives: Vec<DriveEntry>,
+    _flash_locks: Vec<File>,
     on_stall: StallHook,
     on_system_request: SystemHook,
 }
@@ -132,6 +134,7 @@ impl Board {
             space: Arc::new(AddressSpace::new()),
             devices: Vec::new(),
         };
+        enough_memory(description.memory)?;
         let ram = Ram::new(
             &layout
                 .memory
@@ -214,7 +217,7 @@ impl Board {
         };
         let fw_cfg = FwCfg::new("fw_cfg", dma.clone());
         parts.add(layout.fw_cfg, &fw_cfg)?;
-        flashes(description, &layout, &mut parts, &vm)?;
+        let flash_locks = flashes(description, &layout, &mut parts, &vm)?;
 
         let controller = gic.clone();
         let pcie = layout.pcie.as_ref().ok_or(BuildError::NoPcie)?;
@@ -288,6 +291,7 @@ impl Board {
             display,
             serial: uart,
             drives: plugged.drives,
+            _flash_locks: flash_locks,
             on_stall,
             on_system_request,
         })
@@ -358,6 +362,9 @@ impl Board {
             device.reset();
         }
         self.bus.reset();
+        for drive in &self.drives {
+            drive.restart();
+        }
         let dma = self.ram.dma();
         for image in &self.boot.images {
             let end = image.address + image.bytes.len() as u64;
@@ -407,6 +414,24 @@ impl Board {
             function.shutdown();
         }
     }
+}
+
+/// More RAM than the host could ever back is refused, as QEMU's users know it: the guest would die of it later.
+fn enough_memory(asked: u64) -> Result<(), BuildError> {
+    #[cfg(target_os = "linux")]
+    {
+        let host = rustix::system::sysinfo();
+        let unit = u64::from(host.mem_unit);
+        let has = (host.totalram as u64)
+            .saturating_add(host.totalswap as u64)
+            .saturating_mul(unit);
+        if asked > has {
+            return Err(BuildError::HostMemory { asked, has });
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = asked;
+    Ok(())
 }
 
 fn interrupt_controller(
@@ -477,9 +502,11 @@ fn flashes(
     layout: &firmware::Board,
     parts: &mut Assembly,
     vm: &Arc<dyn Vm>,
-) -> Result<(), BuildError> {
+) -> Result<Vec<File>, BuildError> {
+    // Files that nothing is written to are kept open for their locks.
+    let mut locks = Vec::new();
     let Some(ranges) = layout.flash else {
-        return Ok(());
+        return Ok(locks);
     };
     for (i, range) in ranges.into_iter().enumerate() {
         let mut read_only = false;
@@ -492,12 +519,21 @@ fn flashes(
                 if options.format.is_some_and(|f| f != storage::Format::Raw) {
                     return Err(BuildError::FlashFormat(drive.id.clone()));
                 }
-                read_only = options.read_only || drive.snapshot;
-                flash::Image::open(
-                    &options.path,
-                    range.size,
-                    options.read_only || drive.snapshot,
-                )?
+                read_only = options.read_only;
+                let keep = !read_only && !drive.snapshot;
+                let file = storage::open_locked(&options.path, keep, options.locking).map_err(
+                    |error| BuildError::Image {
+                        drive: drive.id.clone(),
+                        error,
+                    },
+                )?;
+                if !keep {
+                    locks.push(file.try_clone().map_err(|e| BuildError::Device {
+                        name: drive.id.clone(),
+                        reason: crate::reason(&e),
+                    })?);
+                }
+                flash::Image::of_file(file, &options.path, range.size, keep)?
             }
             (None, Some(bios)) if i == 0 => flash::Image::Bios(firmware_files::bios(bios)?.into()),
             (None, _) => flash::Image::Blank,
@@ -513,5 +549,5 @@ fn flashes(
         parts.space.map(range.base, range.size, Mapping::Rom(rom))?;
         parts.devices.push(flash);
     }
-    Ok(())
+    Ok(locks)
 }

@@ -212,12 +212,10 @@ fn system_powerdown(value: &Value, machine: &Handle) -> Result<Value, QmpError> 
 
 fn quit(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
     none(value)?;
-    let machine = machine.clone();
-    // The answer goes out first: the machine's end is the program's.
-    std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(20));
-        let _ = machine.quit(Cause::HostQmpQuit);
-    });
+    // The program ends once its clients have their answers.
+    machine
+        .quit(Cause::HostQmpQuit)
+        .map_err(QmpError::generic)?;
     Ok(json!({}))
 }
 
@@ -275,7 +273,7 @@ impl KeyValue {
     fn key(&self) -> Result<Key, QmpError> {
         match self {
             KeyValue::Qcode(name) => console::keys::from_name(name).map_err(|_| {
-                QmpError::generic(format!("Parameter 'key' does not accept value '{name}'"))
+                QmpError::generic(format!("Parameter 'data' does not accept value '{name}'"))
             }),
             KeyValue::Number(number) => {
                 console::keys::from_number(*number).map_err(QmpError::generic)

@@ -1,12 +1,12 @@
 //! One connection: greeting, negotiation, commands in, answers and events out.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::SystemTime;
 
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
-use machine::control::Handle;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use machine::control::{Event, Handle};
 use serde_json::{Value, json};
 
 use super::socket::Stream;
@@ -14,7 +14,7 @@ use super::{commands, events};
 
 /// A command of more bytes than this ends the connection.
 const COMMAND_BYTES: usize = 1 << 20;
-/// Answers and events that wait for a client which does not read; then events are dropped.
+/// Answers that wait for a client which does not read; then its commands wait, too.
 const QUEUE: usize = 256;
 
 /// An error as QMP reports it.
@@ -43,77 +43,90 @@ impl QmpError {
 
 /// Serves a client until it hangs up or the machine has ended.
 pub fn run(stream: Stream, pretty: bool, machine: &Handle) {
-    let Ok(mut writer) = stream.try_clone() else {
+    let Ok(output) = stream.try_clone() else {
         return;
     };
-    let Ok(closer) = stream.try_clone() else {
-        return;
-    };
-    let (send, receive) = bounded::<Value>(QUEUE);
-    let write = move || {
-        for message in receive {
-            let text = if pretty {
-                serde_json::to_string_pretty(&message)
-            } else {
-                serde_json::to_string(&message)
-            };
-            let Ok(text) = text else { continue };
-            if writer
-                .write_all(text.as_bytes())
-                .and_then(|()| writer.write_all(b"\r\n"))
-                .is_err()
-            {
-                break;
-            }
-        }
-        closer.close();
+    let (send, answers) = bounded::<Value>(QUEUE);
+    let negotiated = Arc::new(AtomicBool::new(false));
+    let writer = Writer {
+        output,
+        pretty,
+        negotiated: negotiated.clone(),
+        events: machine.events(),
+        answers,
     };
     let Ok(writer) = std::thread::Builder::new()
         .name("qmp writer".into())
-        .spawn(write)
+        .spawn(move || writer.run())
     else {
         return;
     };
-    let negotiated = Arc::new(AtomicBool::new(false));
     let _ = send.send(json!({ "QMP": { "version": commands::version(), "capabilities": [] } }));
-    let open = Arc::new(AtomicBool::new(true));
-    forward_events(machine, &send, &negotiated, &open);
     read(stream, machine, &send, &negotiated);
-    open.store(false, Ordering::SeqCst);
     drop(send);
     let _ = writer.join();
 }
 
-fn forward_events(
-    machine: &Handle,
-    send: &Sender<Value>,
-    negotiated: &Arc<AtomicBool>,
-    open: &Arc<AtomicBool>,
-) {
-    let events = machine.events();
-    let (send, negotiated, open) = (send.clone(), negotiated.clone(), open.clone());
-    let forward = move || {
-        while open.load(Ordering::SeqCst) {
-            let (when, event) = match events.recv_timeout(Duration::from_millis(500)) {
-                Ok(event) => event,
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => break,
-            };
-            if !negotiated.load(Ordering::SeqCst) {
-                continue;
-            }
-            if let Err(crossbeam_channel::TrySendError::Disconnected(_)) =
-                send.try_send(events::describe(when, &event))
-            {
-                break;
+/// What goes out. What a command brought about goes out before its answer.
+struct Writer {
+    output: Stream,
+    pretty: bool,
+    negotiated: Arc<AtomicBool>,
+    events: Receiver<(SystemTime, Event)>,
+    answers: Receiver<Value>,
+}
+
+impl Writer {
+    /// Until the reader ends, the client is gone, or the machine has ended and all is said.
+    fn run(mut self) {
+        let _ = self.serve();
+        self.output.close();
+    }
+
+    fn serve(&mut self) -> io::Result<()> {
+        let mut ended = false;
+        while !ended {
+            crossbeam_channel::select! {
+                recv(self.events) -> event => match event {
+                    Ok(event) => self.event(event)?,
+                    Err(_) => ended = true,
+                },
+                recv(self.answers) -> answer => match answer {
+                    Ok(answer) => self.answer(&answer)?,
+                    Err(_) => return Ok(()),
+                },
             }
         }
-    };
-    if let Err(error) = std::thread::Builder::new()
-        .name("qmp events".into())
-        .spawn(forward)
-    {
-        tracing::warn!("QMP: no events: {error}");
+        // No more commands; the reader ends, and with it the answers.
+        self.output.close_reading();
+        while let Ok(answer) = self.answers.recv() {
+            self.answer(&answer)?;
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, answer: &Value) -> io::Result<()> {
+        while let Ok(event) = self.events.try_recv() {
+            self.event(event)?;
+        }
+        self.message(answer)
+    }
+
+    fn event(&mut self, (when, event): (SystemTime, Event)) -> io::Result<()> {
+        if self.negotiated.load(Ordering::SeqCst) {
+            self.message(&events::describe(when, &event))?;
+        }
+        Ok(())
+    }
+
+    fn message(&mut self, message: &Value) -> io::Result<()> {
+        let mut text = if self.pretty {
+            serde_json::to_string_pretty(message)?
+        } else {
+            serde_json::to_string(message)?
+        };
+        text.push_str("\r\n");
+        self.output.write_all(text.as_bytes())
     }
 }
 
@@ -152,6 +165,8 @@ fn read(mut stream: Stream, machine: &Handle, send: &Sender<Value>, negotiated: 
             }
         }
         if pending.len() > COMMAND_BYTES {
+            let error = QmpError::generic("JSON parse error, a command is too long");
+            let _ = send.send(failure(&error, None));
             return;
         }
     }

@@ -90,6 +90,13 @@ impl Address {
         }
     }
 
+    /// Takes a server's file away, so that nobody tries to connect to what has ended.
+    pub(super) fn remove(&self) {
+        if let (Place::Unix(path), true) = (&self.place, self.server) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
     pub(super) fn connect(&self) -> io::Result<Stream> {
         match &self.place {
             #[cfg(unix)]
@@ -139,6 +146,16 @@ impl Stream {
             Stream::Unix(stream) => stream.try_clone().map(Stream::Unix),
             Stream::Tcp(stream) => stream.try_clone().map(Stream::Tcp),
         }
+    }
+
+    /// Nothing more is read, by any clone.
+    pub fn close_reading(&self) {
+        let read = std::net::Shutdown::Read;
+        let _ = match self {
+            #[cfg(unix)]
+            Stream::Unix(stream) => stream.shutdown(read),
+            Stream::Tcp(stream) => stream.shutdown(read),
+        };
     }
 
     /// Ends both directions, for all clones.
