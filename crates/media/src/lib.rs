@@ -4,14 +4,18 @@
 //! - [`filesystem`]: what ISO 9660, Joliet, UDF, FAT and the images of a WIM have in common.
 //! - [`iso`], [`udf`], [`fat`], [`wim`]: those.
 //! - [`hive`]: registry hives, read and written; [`bcd`]: the boot configuration in them.
-//! - [`pe`]: loaders and drivers.
+//! - [`pe`]: loaders and drivers; [`drivers`]: packages on a medium such as virtio-win.
+//! - [`inspect`]: what any file is.
+//! - [`volume`]: small volumes made from files; [`overlay`]: a medium that boots another of its images.
 
 pub mod bcd;
+pub mod drivers;
 mod error;
 pub mod fat;
 mod fields;
 pub mod filesystem;
 pub mod hive;
+pub mod inspect;
 pub mod iso;
 pub mod labconfig;
 pub mod overlay;

@@ -5,6 +5,7 @@ mod names;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use device::guid;
 pub use device::{Device, DeviceKind};
 use serde::Serialize;
 

@@ -22,7 +22,7 @@ impl Hive {
         let damaged =
             |problem: String| Error::damaged("a registry hive's cell", offset.into(), problem);
         let offset = offset as usize;
-        if offset % 8 != 0 || offset >= self.length() {
+        if !offset.is_multiple_of(8) || offset >= self.length() {
             return Err(damaged("no cell can be there".into()));
         }
         let at = BASE + offset;
@@ -31,7 +31,7 @@ impl Hive {
             return Err(damaged("it is free".into()));
         }
         let size = size.unsigned_abs() as usize;
-        if size < 8 || size % 8 != 0 || size > self.length() - offset {
+        if size < 8 || !size.is_multiple_of(8) || size > self.length() - offset {
             return Err(damaged(format!("it claims {size} bytes")));
         }
         Ok((at + 4, size - 4))
@@ -64,7 +64,7 @@ impl Hive {
             while at + 8 <= bin_end {
                 let there = self.bytes.le32(at)? as i32;
                 let length = there.unsigned_abs() as usize;
-                if length < 8 || length % 8 != 0 || length > bin_end - at {
+                if length < 8 || !length.is_multiple_of(8) || length > bin_end - at {
                     return Err(Error::damaged(
                         "a registry hive's cell",
                         at as u64,

@@ -21,7 +21,6 @@ const DATA: usize = 64 << 20;
 /// Offsets within an `nk` cell.
 pub(super) mod nk {
     pub const FLAGS: usize = 2;
-    pub const WRITTEN: usize = 4;
     pub const PARENT: usize = 16;
     pub const CHILDREN: usize = 20;
     pub const LIST: usize = 28;

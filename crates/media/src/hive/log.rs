@@ -98,7 +98,7 @@ pub(super) fn replay(bytes: &mut Vec<u8>, logs: &[Vec<u8>]) -> Result<u32> {
 fn entry(log: &[u8], at: usize) -> Option<(LogEntry, usize)> {
     let head = log.span(at, 40).ok()?;
     let size = head.le32(4).ok()? as usize;
-    if &head[..4] != b"HvLE" || size < 40 || size % 512 != 0 {
+    if &head[..4] != b"HvLE" || size < 40 || !size.is_multiple_of(512) {
         return None;
     }
     let entry = log.span(at, size).ok()?;
@@ -108,7 +108,7 @@ fn entry(log: &[u8], at: usize) -> Option<(LogEntry, usize)> {
     }
     let length = entry.le32(16).ok()? as usize;
     let count = entry.le32(20).ok()? as usize;
-    if length % 4096 != 0 || length > super::LARGEST || count > size / 8 {
+    if !length.is_multiple_of(4096) || length > super::LARGEST || count > size / 8 {
         return None;
     }
     let mut data = 40 + count * 8;

@@ -72,7 +72,7 @@ impl Hive {
             )));
         }
         let length = bytes.le32(40)? as usize;
-        if length % BIN != 0 || length == 0 {
+        if !length.is_multiple_of(BIN) || length == 0 {
             return Err(Error::damaged(
                 WHAT,
                 40,
@@ -100,7 +100,7 @@ impl Hive {
             if self.bytes.span(at, 4)? != b"hbin"
                 || self.bytes.le32(at + 4)? as usize != at - BASE
                 || size == 0
-                || size % BIN != 0
+                || !size.is_multiple_of(BIN)
                 || size > end - at
             {
                 return Err(Error::damaged(WHAT, at as u64, "its header is wrong"));

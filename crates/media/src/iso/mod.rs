@@ -1,8 +1,6 @@
 //! ISO 9660 (ECMA-119) with Joliet: volume descriptors, folders, files of several extents.
 
 mod el_torito;
-#[cfg(test)]
-mod tests;
 
 pub use el_torito::{BootCatalog, BootEntry, Emulation, Platform};
 
@@ -140,7 +138,7 @@ impl Volume {
             }
             at += length as u64;
             // A record never straddles sectors; the rest of a sector is zero.
-            if at % SECTOR == 0 || self.source.read_vec(at, 1)?[0] == 0 {
+            if at.is_multiple_of(SECTOR) || self.source.read_vec(at, 1)?[0] == 0 {
                 at = at.div_ceil(SECTOR) * SECTOR;
             }
             if runs.len() > 1 << 16 {

@@ -2,8 +2,6 @@
 //! extents.
 
 mod descriptor;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 

@@ -192,7 +192,7 @@ impl Volume {
         let at = table + cluster + cluster / 2;
         let pair = u16::from_le_bytes([self.image[at], self.image[at + 1]]);
         let value = value & 0xFFF;
-        let pair = if cluster % 2 == 0 {
+        let pair = if cluster.is_multiple_of(2) {
             pair & 0xF000 | value
         } else {
             pair & 0x000F | value << 4
@@ -300,7 +300,7 @@ fn long_entries(name: &str, short: &[u8; 11]) -> Vec<u8> {
         .fold(0u8, |sum, byte| sum.rotate_right(1).wrapping_add(*byte));
     let mut units: Vec<u16> = name.encode_utf16().collect();
     let pieces = units.len().div_ceil(13);
-    if units.len() % 13 != 0 {
+    if !units.len().is_multiple_of(13) {
         units.push(0);
     }
     units.resize(pieces * 13, 0xFFFF);

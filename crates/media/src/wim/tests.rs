@@ -64,7 +64,7 @@ pub(super) fn contents(seed: u64) -> Vec<(&'static str, Vec<u8>)> {
     let mut samples = Vec::new();
     let (mut value, mut step) = (0u32, 3u32);
     while samples.len() < 300_000 {
-        if numbers.next() % 50 == 0 {
+        if numbers.next().is_multiple_of(50) {
             step = numbers.next() as u32 % 1000;
         }
         value = value.wrapping_add(step);
@@ -76,7 +76,11 @@ pub(super) fn contents(seed: u64) -> Vec<(&'static str, Vec<u8>)> {
     let mut text = String::new();
     while text.len() < 300_000 {
         text.push_str(words[numbers.next() as usize % words.len()]);
-        text.push(if numbers.next() % 9 == 0 { '\n' } else { ' ' });
+        text.push(if numbers.next().is_multiple_of(9) {
+            '\n'
+        } else {
+            ' '
+        });
     }
     let mut runs = Vec::new();
     while runs.len() < 500_000 {

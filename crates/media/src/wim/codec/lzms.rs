@@ -226,7 +226,7 @@ fn offset_slots(size: usize) -> usize {
     if size < 2 {
         return 0;
     }
-    OFFSET.partition_point(|slot| slot.0 as usize <= size - 1)
+    OFFSET.partition_point(|slot| (slot.0 as usize) < size)
 }
 
 /// The codes and the translator's memory, large enough to keep from chunk to chunk.
@@ -276,7 +276,7 @@ impl Lzms {
 
     pub fn decompress(&mut self, input: &[u8], out: &mut [u8]) -> Result<(), Corrupt> {
         // Both streams are of 16-bit words.
-        if input.len() < 4 || input.len() % 2 != 0 {
+        if input.len() < 4 || !input.len().is_multiple_of(2) {
             return Err(Corrupt);
         }
         let slots = offset_slots(out.len());

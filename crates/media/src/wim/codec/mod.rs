@@ -4,8 +4,6 @@ mod bits;
 mod huffman;
 mod lzms;
 mod lzx;
-#[cfg(test)]
-mod tests;
 mod xpress;
 
 /// How chunks of a resource are compressed.
