@@ -383,13 +383,11 @@ fn plain(
         }
         "object" => object(value, sources)?,
         "serial" => serial(machine, value)?,
-        "monitor" => {
-            if value != "none" && value != "null" {
-                return Err(
-                    Error::new("Dormer does not have the monitor's command line yet")
-                        .hint("Use -qmp, or -monitor none"),
-                );
-            }
+        "monitor" if value != "none" && value != "null" => {
+            return Err(
+                Error::new("Dormer does not have the monitor's command line yet")
+                    .hint("Use -qmp, or -monitor none"),
+            );
         }
         "qmp" | "qmp-pretty" => {
             crate::qmp::Address::parse(value).map_err(|e| Error::new(e.to_string()))?;
@@ -459,26 +457,18 @@ fn plain(
         "boot" => boot(machine, value)?,
         "fw_cfg" => machine.fw_cfg.push(fw_cfg(value)?),
         "smbios" => smbios(machine, value)?,
-        "nic" | "net" => {
-            if value != "none" {
-                return Err(Error::new("Dormer does not have the network yet")
-                    .hint(format!("Use -{} none", option.name)));
-            }
+        "nic" | "net" if value != "none" => {
+            return Err(Error::new("Dormer does not have the network yet")
+                .hint(format!("Use -{} none", option.name)));
         }
-        "vga" => {
-            if value != "none" {
-                return Err(
-                    Error::new(format!("'{value}' graphics do not exist on this board"))
-                        .hint("Use -device ramfb"),
-                );
-            }
+        "vga" if value != "none" => {
+            return Err(
+                Error::new(format!("'{value}' graphics do not exist on this board"))
+                    .hint("Use -device ramfb"),
+            );
         }
-        "parallel" => {
-            if value != "none" {
-                return Err(
-                    Error::new("This board has no parallel port").hint("Use -parallel none")
-                );
-            }
+        "parallel" if value != "none" => {
+            return Err(Error::new("This board has no parallel port").hint("Use -parallel none"));
         }
         "pidfile" => line.pidfile = Some(value.into()),
         _ => {}
