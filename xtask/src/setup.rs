@@ -137,7 +137,15 @@ pub fn run(purpose: Purpose) -> Result<()> {
             .args(arguments);
         call(&mut command)
     };
-    let mut install = vec!["install", "-y", "-q", "--no-install-recommends"];
+    // Another installation may be under way.
+    let mut install = vec![
+        "install",
+        "-y",
+        "-q",
+        "--no-install-recommends",
+        "-o",
+        "DPkg::Lock::Timeout=600",
+    ];
     install.extend(&packages);
     if apt(&install).is_err() {
         apt(&["update", "-q"])?;
