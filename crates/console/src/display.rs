@@ -3,13 +3,15 @@
 use crate::frames::{Frames, Viewer};
 use crate::seat::{Routes, Seat};
 use device::input::Input;
-use device::screen::{Screen, Surface};
+use device::screen::{Cursor, Screen, Surface};
 use parking_lot::RwLock;
 use std::sync::Arc;
 
 /// The machine's display: the screen whose mode the guest set last, and the devices that take input.
 pub struct Display {
     screens: Arc<RwLock<Vec<Arc<dyn Screen>>>>,
+    /// Further heads of devices that have several: the device's id, the head's number from 1 on.
+    heads: RwLock<Vec<(String, u32, Arc<dyn Screen>)>>,
     frames: Arc<Frames>,
     routes: Arc<Routes>,
 }
@@ -18,18 +20,47 @@ impl Display {
     /// Without screens and devices as yet.
     pub fn new() -> Arc<Display> {
         let screens: Arc<RwLock<Vec<Arc<dyn Screen>>>> = Arc::default();
-        let source = screens.clone();
-        let frames = Frames::new(move |surface| capture(&source.read(), surface));
+        let mut source = Source {
+            screens: screens.clone(),
+            last: None,
+        };
+        let pointers = screens.clone();
+        let frames = Frames::new(
+            move |surface| source.capture(surface),
+            move || cursor(&pointers.read()),
+        );
         Arc::new(Display {
             screens,
+            heads: RwLock::default(),
             frames,
             routes: Arc::default(),
         })
     }
 
-    /// Adds a screen: ramfb, a GPU's scanout.
+    /// Adds a screen: ramfb, a GPU's first scanout.
     pub fn add_screen(&self, screen: Arc<dyn Screen>) {
         self.screens.write().push(screen);
+    }
+
+    /// Adds a further head of a device: it has no part in the picture that consoles show by themselves.
+    pub fn add_head(&self, device: &str, head: u32, screen: Arc<dyn Screen>) {
+        self.heads.write().push((device.into(), head, screen));
+    }
+
+    /// A further head of a device, by the device's id and its number.
+    pub fn head(&self, device: &str, head: u32) -> Option<Arc<dyn Screen>> {
+        let heads = self.heads.read();
+        let found = heads.iter().find(|h| h.0 == device && h.1 == head);
+        found.map(|h| h.2.clone())
+    }
+
+    /// A window or viewer now has room for so many pixels: the guest is asked for a picture of that size. False if no
+    /// device can ask it, and the picture is to be scaled.
+    pub fn request_size(&self, width: u32, height: u32) -> bool {
+        let screens = self.screens.read();
+        screens.iter().fold(false, |taken, screen| {
+            screen.request_size(width, height) || taken
+        })
     }
 
     /// Adds a keyboard, tablet or mouse. Of several that want the same, the one added last gets it.
@@ -60,8 +91,31 @@ impl Display {
     }
 }
 
-/// Captures the screen with the latest set-up; if that has no picture (its memory is gone), the one before it.
-fn capture(screens: &[Arc<dyn Screen>], surface: &mut Surface) -> bool {
+/// What the display's thread captures: nothing as long as the same screen's picture has not changed.
+struct Source {
+    screens: Arc<RwLock<Vec<Arc<dyn Screen>>>>,
+    /// Set-up and version of what was captured last.
+    last: Option<(u64, u64)>,
+}
+
+impl Source {
+    fn capture(&mut self, surface: &mut Surface) -> bool {
+        let screens = self.screens.read();
+        // Before the picture, so that a change meanwhile is captured the next time.
+        let now = latest(&screens)
+            .first()
+            .and_then(|(setup, screen)| Some((*setup, screen.version()?)));
+        if now.is_some() && now == self.last {
+            return false;
+        }
+        let captured = capture(&screens, surface);
+        self.last = now.filter(|_| captured);
+        captured
+    }
+}
+
+/// The screens that were ever set up, the latest first.
+fn latest(screens: &[Arc<dyn Screen>]) -> Vec<(u64, &Arc<dyn Screen>)> {
     let mut latest: Vec<(u64, &Arc<dyn Screen>)> = screens
         .iter()
         .map(|screen| (screen.setup(), screen))
@@ -69,8 +123,22 @@ fn capture(screens: &[Arc<dyn Screen>], surface: &mut Surface) -> bool {
         .collect();
     latest.sort_by_key(|(setup, _)| std::cmp::Reverse(*setup));
     latest
+}
+
+/// Captures the screen with the latest set-up; if that has no picture (its memory is gone), the one before it.
+fn capture(screens: &[Arc<dyn Screen>], surface: &mut Surface) -> bool {
+    latest(screens)
         .iter()
         .any(|(_, screen)| screen.capture(surface) && sound(surface))
+}
+
+/// The pointer over the screen with the latest set-up.
+fn cursor(screens: &[Arc<dyn Screen>]) -> Option<Cursor> {
+    let cursor = latest(screens).first()?.1.cursor()?;
+    let sound = cursor.image.as_ref().is_none_or(|image| {
+        u64::from(image.width) * u64::from(image.height) == image.pixels.len() as u64
+    });
+    sound.then_some(cursor)
 }
 
 /// A device's picture is trusted only as far as its sizes agree.
@@ -101,6 +169,81 @@ mod tests {
                 true
             })
         }
+    }
+
+    /// A screen that tells of its changes.
+    struct Told {
+        version: Mutex<u64>,
+        captures: Mutex<u32>,
+        wanted: Mutex<(u32, u32)>,
+    }
+
+    impl Screen for Told {
+        fn setup(&self) -> u64 {
+            1
+        }
+
+        fn capture(&self, surface: &mut Surface) -> bool {
+            *self.captures.lock() += 1;
+            *surface = Surface::new(2, 2);
+            true
+        }
+
+        fn version(&self) -> Option<u64> {
+            Some(*self.version.lock())
+        }
+
+        fn cursor(&self) -> Option<Cursor> {
+            Some(Cursor {
+                x: 1,
+                y: 2,
+                image: None,
+            })
+        }
+
+        fn request_size(&self, width: u32, height: u32) -> bool {
+            *self.wanted.lock() = (width, height);
+            true
+        }
+    }
+
+    #[test]
+    fn an_unchanged_picture_is_captured_once() {
+        let told = Arc::new(Told {
+            version: Mutex::new(1),
+            captures: Mutex::new(0),
+            wanted: Mutex::new((0, 0)),
+        });
+        let screens: Arc<RwLock<Vec<Arc<dyn Screen>>>> = Arc::default();
+        screens.write().push(told.clone());
+        let mut source = Source {
+            screens: screens.clone(),
+            last: None,
+        };
+        let mut surface = Surface::default();
+        assert!(source.capture(&mut surface));
+        assert!(!source.capture(&mut surface));
+        *told.version.lock() = 2;
+        assert!(source.capture(&mut surface));
+        assert_eq!(*told.captures.lock(), 2);
+        assert_eq!(cursor(&screens.read()).unwrap().y, 2);
+    }
+
+    #[test]
+    fn sizes_are_asked_of_the_device_that_can_tell_its_guest() {
+        let display = Display::new();
+        display.add_screen(Arc::new(Plain(0, Mutex::default())));
+        assert!(!display.request_size(800, 600));
+        let told = Arc::new(Told {
+            version: Mutex::new(1),
+            captures: Mutex::new(0),
+            wanted: Mutex::new((0, 0)),
+        });
+        display.add_screen(told.clone());
+        assert!(display.request_size(800, 600));
+        assert_eq!(*told.wanted.lock(), (800, 600));
+        display.add_head("gpu0", 1, told);
+        assert!(display.head("gpu0", 1).is_some() && display.head("gpu0", 0).is_none());
     }
 
     #[test]

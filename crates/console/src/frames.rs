@@ -1,6 +1,6 @@
 //! The picture that all consoles share, and which parts of it each of them has not seen.
 
-use device::screen::Surface;
+use device::screen::{Cursor, Surface};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -110,6 +110,8 @@ impl Frame {
 /// The shared picture and the thread that keeps it.
 pub(crate) struct Frames {
     frame: RwLock<Frame>,
+    /// The pointer over the picture, and how often it has changed.
+    cursor: Mutex<(u64, Option<Cursor>)>,
     viewers: Mutex<Vec<Weak<Look>>>,
     wake: Mutex<bool>,
     woken: Condvar,
@@ -126,10 +128,15 @@ struct Look {
 }
 
 impl Frames {
-    /// `capture` puts the picture into a surface, or returns false.
-    pub(crate) fn new(capture: impl Fn(&mut Surface) -> bool + Send + 'static) -> Arc<Frames> {
+    /// `capture` puts the picture into a surface, or returns false: there is none, or it has not changed. `cursor` gives
+    /// the pointer over it.
+    pub(crate) fn new(
+        capture: impl FnMut(&mut Surface) -> bool + Send + 'static,
+        cursor: impl Fn() -> Option<Cursor> + Send + 'static,
+    ) -> Arc<Frames> {
         let frames = Arc::new(Frames {
             frame: RwLock::new(Frame::new(BLANK.0, BLANK.1, 1)),
+            cursor: Mutex::new((1, None)),
             viewers: Mutex::default(),
             wake: Mutex::new(false),
             woken: Condvar::new(),
@@ -139,7 +146,7 @@ impl Frames {
         let weak = Arc::downgrade(&frames);
         let spawned = std::thread::Builder::new()
             .name("display".into())
-            .spawn(move || Frames::run(&weak, capture));
+            .spawn(move || Frames::run(&weak, capture, cursor));
         if let Err(error) = spawned {
             tracing::error!(%error, "the display has no thread: consoles stay black");
         }
@@ -156,6 +163,7 @@ impl Frames {
             frames: self.clone(),
             look,
             seen: 0,
+            seen_cursor: 0,
         }
     }
 
@@ -181,7 +189,11 @@ impl Frames {
     }
 
     /// The display's thread: captures while somebody looks, sleeps otherwise, ends with the display.
-    fn run(weak: &Weak<Frames>, capture: impl Fn(&mut Surface) -> bool) {
+    fn run(
+        weak: &Weak<Frames>,
+        mut capture: impl FnMut(&mut Surface) -> bool,
+        cursor: impl Fn() -> Option<Cursor>,
+    ) {
         let mut surface = Surface::default();
         let mut changed_at = Instant::now();
         loop {
@@ -189,7 +201,8 @@ impl Frames {
             let began = Instant::now();
             let watched = frames.watched();
             if watched {
-                if capture(&mut surface) && frames.frame.write().take(&mut surface) {
+                let moved = frames.take_cursor(cursor());
+                if (capture(&mut surface) && frames.frame.write().take(&mut surface)) || moved {
                     changed_at = began;
                     frames.tell();
                 }
@@ -220,6 +233,16 @@ impl Frames {
         }
     }
 
+    /// Whether the pointer is another.
+    fn take_cursor(&self, new: Option<Cursor>) -> bool {
+        let mut cursor = self.cursor.lock();
+        let changed = cursor.1 != new;
+        if changed {
+            *cursor = (cursor.0 + 1, new);
+        }
+        changed
+    }
+
     fn tell(&self) {
         let viewers: Vec<_> = self
             .viewers
@@ -241,6 +264,7 @@ pub struct Viewer {
     frames: Arc<Frames>,
     look: Arc<Look>,
     seen: u64,
+    seen_cursor: u64,
 }
 
 impl Viewer {
@@ -282,6 +306,18 @@ impl Viewer {
     /// Whether the picture has changed since [`Viewer::changes`].
     pub fn stale(&self) -> bool {
         self.frames.frame.read().version > self.seen
+    }
+
+    /// Whether the pointer has changed since [`Viewer::cursor`].
+    pub fn cursor_stale(&self) -> bool {
+        self.frames.cursor.lock().0 > self.seen_cursor
+    }
+
+    /// The pointer that belongs over the picture: `None` if the guest draws its own (there is no hardware cursor).
+    pub fn cursor(&mut self) -> Option<Cursor> {
+        let cursor = self.frames.cursor.lock();
+        self.seen_cursor = cursor.0;
+        cursor.1.clone()
     }
 
     /// Calls `each` for every tile that has changed since the last call (all of them at first and after a change of size),
@@ -347,10 +383,15 @@ mod tests {
     fn captures_only_while_somebody_looks() {
         let picture = Arc::new(Mutex::new(Surface::new(128, 64)));
         let source = picture.clone();
-        let frames = Frames::new(move |surface| {
-            surface.clone_from(&source.lock());
-            true
-        });
+        let pointer = Arc::new(Mutex::new(None));
+        let cursor = pointer.clone();
+        let frames = Frames::new(
+            move |surface| {
+                surface.clone_from(&source.lock());
+                true
+            },
+            move || cursor.lock().clone(),
+        );
         std::thread::sleep(Duration::from_millis(50));
         assert_eq!(frames.captures.load(Ordering::Relaxed), 0);
 
@@ -379,6 +420,18 @@ mod tests {
                 height: 64
             }]
         );
+
+        assert!(viewer.cursor_stale() && viewer.cursor().is_none());
+        let at = Cursor {
+            x: 3,
+            y: -1,
+            image: None,
+        };
+        *pointer.lock() = Some(at.clone());
+        changed.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert!(viewer.cursor_stale() && !viewer.stale());
+        assert_eq!(viewer.cursor(), Some(at));
+        assert!(!viewer.cursor_stale());
 
         drop(viewer);
         std::thread::sleep(Duration::from_millis(120));

@@ -1,5 +1,7 @@
 //! What devices show, and to whom.
 
+use std::sync::Arc;
+
 /// A picture: rows of 32-bit pixels, 0x00RRGGBB.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surface {
@@ -22,6 +24,32 @@ impl Surface {
     }
 }
 
+/// A pointer's picture: rows of 32-bit pixels, 0xAARRGGBB, colours not multiplied by alpha.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CursorImage {
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// The pixel of the picture that points.
+    pub hot_x: u32,
+    /// The pixel of the picture that points.
+    pub hot_y: u32,
+    /// `width * height` pixels, no padding.
+    pub pixels: Vec<u32>,
+}
+
+/// A pointer that the device draws over its picture (a hardware cursor).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// Where its hot spot is, in pixels of the screen.
+    pub x: i32,
+    /// Where its hot spot is, in pixels of the screen.
+    pub y: i32,
+    /// `None`: hidden by the guest.
+    pub image: Option<Arc<CursorImage>>,
+}
+
 /// A device with a picture (ramfb, a GPU's scanout). Consoles poll it, 30 times a second or so, only while somebody looks.
 pub trait Screen: Send + Sync {
     /// Counts the guest's set-ups of a mode: the console shows the screen whose set-up is the latest. 0: never set up.
@@ -31,6 +59,23 @@ pub trait Screen: Send + Sync {
     /// Puts the present picture into `surface`, resizing it as needed. Returns false, leaving it alone, if there is none
     /// (never set up, or its memory is not RAM).
     fn capture(&self, surface: &mut Surface) -> bool;
+
+    /// Counts changes of the picture, if the device knows of them: what was captured at the same count need not be
+    /// captured again.
+    fn version(&self) -> Option<u64> {
+        None
+    }
+
+    /// The pointer that belongs over the picture, if the device has one. It is not part of what is captured.
+    fn cursor(&self) -> Option<Cursor> {
+        None
+    }
+
+    /// Somebody who looks would like the picture to have this size in pixels (a window was resized): the guest is told.
+    /// False if the device has no way to tell it.
+    fn request_size(&self, _width: u32, _height: u32) -> bool {
+        false
+    }
 }
 
 /// A number larger than all that were drawn before, for [`Screen::setup`].
