@@ -10,10 +10,18 @@ use std::sync::Arc;
 /// The machine's display: the screen whose mode the guest set last, and the devices that take input.
 pub struct Display {
     screens: Arc<RwLock<Vec<Arc<dyn Screen>>>>,
-    /// Further heads of devices that have several: the device's id, the head's number from 1 on.
-    heads: RwLock<Vec<(String, u32, Arc<dyn Screen>)>>,
+    heads: RwLock<Vec<Head>>,
     frames: Arc<Frames>,
     routes: Arc<Routes>,
+}
+
+/// A head of a device that may have several.
+struct Head {
+    /// The device's id.
+    device: String,
+    /// From 0 on.
+    number: u32,
+    screen: Arc<dyn Screen>,
 }
 
 impl Display {
@@ -42,25 +50,32 @@ impl Display {
         self.screens.write().push(screen);
     }
 
-    /// Adds a further head of a device: it has no part in the picture that consoles show by themselves.
-    pub fn add_head(&self, device: &str, head: u32, screen: Arc<dyn Screen>) {
-        self.heads.write().push((device.into(), head, screen));
+    /// Adds a head of a device by its name: that alone gives it no part in the picture that consoles show by themselves.
+    pub fn add_head(&self, device: &str, number: u32, screen: Arc<dyn Screen>) {
+        self.heads.write().push(Head {
+            device: device.into(),
+            number,
+            screen,
+        });
     }
 
-    /// A further head of a device, by the device's id and its number.
+    /// A head of a device, by the device's id and its number.
     pub fn head(&self, device: &str, head: u32) -> Option<Arc<dyn Screen>> {
         let heads = self.heads.read();
-        let found = heads.iter().find(|h| h.0 == device && h.1 == head);
-        found.map(|h| h.2.clone())
+        let found = heads
+            .iter()
+            .find(|h| h.device == device && h.number == head);
+        found.map(|h| h.screen.clone())
     }
 
     /// A window or viewer now has room for so many pixels: the guest is asked for a picture of that size. False if no
     /// device can ask it, and the picture is to be scaled.
     pub fn request_size(&self, width: u32, height: u32) -> bool {
-        let screens = self.screens.read();
-        screens.iter().fold(false, |taken, screen| {
-            screen.request_size(width, height) || taken
-        })
+        let mut taken = false;
+        for screen in self.screens.read().iter() {
+            taken |= screen.request_size(width, height);
+        }
+        taken
     }
 
     /// Adds a keyboard, tablet or mouse. Of several that want the same, the one added last gets it.

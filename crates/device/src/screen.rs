@@ -24,7 +24,8 @@ impl Surface {
     }
 }
 
-/// A pointer's picture: rows of 32-bit pixels, 0xAARRGGBB, colours not multiplied by alpha.
+/// A pointer's picture: rows of 32-bit pixels, 0xAARRGGBB, as the guest gave it: most guests' colours are
+/// multiplied by alpha.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CursorImage {
     /// Pixels.

@@ -177,6 +177,15 @@ pub enum Kind {
         period_ms: Option<u32>,
         modern_only: bool,
     },
+    VirtioGpu {
+        max_outputs: u32,
+        xres: u32,
+        yres: u32,
+        edid: bool,
+        blob: bool,
+        /// Bytes.
+        max_hostmem: u64,
+    },
     Nvme {
         drive: Drive,
         serial: String,

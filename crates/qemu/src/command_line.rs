@@ -942,6 +942,23 @@ fn device(
                 modern_only,
             }
         }
+        "virtio-gpu-pci" => {
+            let number = |values: &mut KeyValues, key, default: u32| {
+                Ok::<_, Error>(values.take_number(key)?.map_or(default, |n| n as u32))
+            };
+            Kind::VirtioGpu {
+                max_outputs: match number(&mut values, "max_outputs", 1)? {
+                    n @ 1..=16 => n,
+                    0 => return Err(Error::new("max_outputs must be >= 1")),
+                    _ => return Err(Error::new("invalid max_outputs > 16")),
+                },
+                xres: number(&mut values, "xres", 1280)?,
+                yres: number(&mut values, "yres", 800)?,
+                edid: values.take_bool("edid")?.unwrap_or(true),
+                blob: values.take_bool("blob")?.unwrap_or(false),
+                max_hostmem: values.take_size("max_hostmem")?.unwrap_or(256 << 20),
+            }
+        }
         "nvme" => {
             let drive = take_drive(drives, &mut values, model.name, "nvme")?;
             let serial = serial.ok_or_else(|| {

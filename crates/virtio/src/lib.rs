@@ -11,6 +11,7 @@
 pub mod block;
 mod chain;
 mod device;
+pub mod gpu;
 mod interrupts;
 mod pci;
 mod queue;

@@ -151,6 +151,10 @@ pub(crate) struct Rig {
 impl Rig {
     pub fn new(device: Arc<dyn VirtioDevice>, options: &PciOptions) -> Rig {
         let ram = Ram::new(&[(RAM, RAM_SIZE)]).unwrap();
+        Rig::with_ram(device, options, ram)
+    }
+
+    pub fn with_ram(device: Arc<dyn VirtioDevice>, options: &PciOptions, ram: Ram) -> Rig {
         let sent = Arc::new(Mutex::new(Vec::new()));
         let log = sent.clone();
         let probes = [(); 4].map(|()| Line::probe());

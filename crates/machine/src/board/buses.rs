@@ -199,6 +199,24 @@ pub fn plug(devices: &[description::Device], around: &Surroundings) -> Result<Pl
                     .map_err(|e| fail(e.to_string()))?;
                 on_virtio(around, device, Arc::new(rng), *modern_only).map_err(fail)?;
             }
+            Kind::VirtioGpu {
+                max_outputs,
+                xres,
+                yres,
+                edid,
+                blob,
+                max_hostmem,
+            } => {
+                let config = virtio::gpu::GpuConfig {
+                    max_outputs: *max_outputs,
+                    xres: *xres,
+                    yres: *yres,
+                    edid: *edid,
+                    blob: *blob,
+                    max_hostmem: *max_hostmem,
+                };
+                gpu(around, device, &name, config).map_err(fail)?;
+            }
             Kind::Nvme { drive, serial } => {
                 let disk = needed(open(drive, false)?)?;
                 let config = nvme::NvmeConfig {
@@ -240,6 +258,7 @@ fn model(kind: &Kind) -> &'static str {
         Kind::Ramfb => "ramfb",
         Kind::VirtioBlk { .. } => "virtio-blk-pci",
         Kind::VirtioRng { .. } => "virtio-rng-pci",
+        Kind::VirtioGpu { .. } => "virtio-gpu-pci",
         Kind::Nvme { .. } => "nvme",
     }
 }
@@ -265,6 +284,28 @@ fn on_virtio(
     let function =
         virtio::VirtioPci::new(kind, around.dma.clone(), &options).map_err(|e| e.to_string())?;
     on_bus(around, device, function).map_err(|e| e.to_string())
+}
+
+fn gpu(
+    around: &Surroundings,
+    device: &description::Device,
+    name: &str,
+    config: virtio::gpu::GpuConfig,
+) -> Result<(), String> {
+    let gpu = virtio::gpu::Gpu::new(name, config, around.dma.clone()).map_err(|e| e.to_string())?;
+    let gpu = Arc::new(gpu);
+    let options = virtio::PciOptions::default();
+    let function = virtio::VirtioPci::new(gpu.clone(), around.dma.clone(), &options)
+        .map_err(|e| e.to_string())?;
+    gpu.connect(function.interrupts());
+    on_bus(around, device, function).map_err(|e| e.to_string())?;
+    for (head, screen) in (0..).zip(gpu.screens()) {
+        if head == 0 {
+            around.display.add_screen(screen.clone());
+        }
+        around.display.add_head(name, head, screen);
+    }
+    Ok(())
 }
 
 /// Attaches a device to its controller: by the bus's name, or the first with a free port. Slot of the controller, port.

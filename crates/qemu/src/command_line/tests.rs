@@ -48,6 +48,44 @@ fn the_form_everybody_pastes() {
 }
 
 #[test]
+fn graphics() {
+    let gpu = |line: &str| match &run(line).machine.devices[..] {
+        [one] => one.kind.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        gpu("-M virt -device virtio-gpu-pci"),
+        Kind::VirtioGpu {
+            max_outputs: 1,
+            xres: 1280,
+            yres: 800,
+            edid: true,
+            blob: false,
+            max_hostmem: 256 << 20,
+        }
+    );
+    assert_eq!(
+        gpu(
+            "-M virt -device virtio-gpu,xres=1920,yres=1080,max_outputs=2,edid=off,blob=on,max_hostmem=64M"
+        ),
+        Kind::VirtioGpu {
+            max_outputs: 2,
+            xres: 1920,
+            yres: 1080,
+            edid: false,
+            blob: true,
+            max_hostmem: 64 << 20,
+        }
+    );
+    assert_eq!(
+        error("-M virt -device virtio-gpu-pci,max_outputs=17"),
+        "-device virtio-gpu-pci,max_outputs=17: invalid max_outputs > 16"
+    );
+    assert!(error("-M virt -vga std").contains("do not exist on this board"));
+    run("-M virt -vga none");
+}
+
+#[test]
 fn what_qemus_users_know() {
     for (line, message) in [
         ("", "No machine specified, and there is no default"),
@@ -126,7 +164,7 @@ fn what_qemus_users_know() {
 fn what_is_to_come_says_so() {
     for line in [
         "-machine virt -device virtio-net-pci",
-        "-machine virt -device virtio-gpu-pci",
+        "-machine virt -device virtio-vga",
         "-machine virt -device intel-hda",
         "-machine virt -device tpm-crb-device",
         "-machine virt -netdev user,id=n",

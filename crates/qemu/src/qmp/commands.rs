@@ -229,11 +229,6 @@ fn screendump(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
         head: Option<u64>,
     }
     let given: Arguments = arguments(value)?;
-    if given.device.is_some() || given.head.is_some_and(|head| head != 0) {
-        return Err(QmpError::generic(
-            "this machine has one screen: leave device and head out",
-        ));
-    }
     let write: fn(&device::screen::Surface, std::fs::File) -> std::io::Result<()> =
         match given.format.as_deref() {
             None | Some("ppm") => console::screenshot::write_ppm,
@@ -244,11 +239,27 @@ fn screendump(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
                 )));
             }
         };
-    let surface = machine
-        .board()
-        .display()
-        .capture()
-        .ok_or_else(|| QmpError::generic("there is no picture on the screen yet"))?;
+    let display = machine.board().display();
+    let picture = match (given.device.as_deref(), given.head.unwrap_or(0)) {
+        (None, 0) => display.capture(),
+        (None, _) => {
+            return Err(QmpError::generic(
+                "'head' must be specified together with 'device'",
+            ));
+        }
+        (Some(device), head) => {
+            let screen = u32::try_from(head)
+                .ok()
+                .and_then(|head| display.head(device, head))
+                .ok_or_else(|| {
+                    QmpError::generic(format!("Device '{device}' has no screen {head}"))
+                })?;
+            let mut surface = device::screen::Surface::default();
+            screen.capture(&mut surface).then_some(surface)
+        }
+    };
+    let surface =
+        picture.ok_or_else(|| QmpError::generic("there is no picture on the screen yet"))?;
     std::fs::File::create(&given.filename)
         .and_then(|file| write(&surface, file))
         .map_err(|e| {
