@@ -6,6 +6,7 @@
 //! - [`run`] starts Dormer (or a peer with the same command line), reads its serial line and speaks QMP with it.
 
 pub mod bare;
+pub mod bench;
 pub mod cache;
 pub mod initrd;
 pub mod iso;

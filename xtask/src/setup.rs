@@ -81,6 +81,12 @@ const TOOLS: &[Tool] = &[
     },
     Tool {
         purpose: Purpose::Everything,
+        probe: "/usr/aarch64-linux-gnu/lib/libc.a",
+        debian: "libc6-dev-arm64-cross",
+        homebrew: None,
+    },
+    Tool {
+        purpose: Purpose::Everything,
         probe: "qemu-system-aarch64",
         debian: "qemu-system-arm",
         homebrew: Some("qemu"),
