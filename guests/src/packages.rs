@@ -87,7 +87,7 @@ fn state(suite: Suite) -> Result<PathBuf> {
             fs::create_dir_all(root.join(folder))?;
         }
         fs::write(root.join("state/status"), "")?;
-        fs::write(root.join("sources.list"), sources(suite)?)?;
+        fs::write(root.join("sources.list"), sources(suite.name())?)?;
         apt(&root, "apt-get", &["update"], &root)?;
         fs::write(ready, "")?;
     }
@@ -136,7 +136,11 @@ pub fn run(command: &mut Command) -> Result<String> {
 }
 
 /// apt sources of a suite: the host's own mirrors, with the suite in the place of the host's.
-fn sources(suite: Suite) -> Result<String> {
+///
+/// # Errors
+///
+/// A host without Debian's mirrors.
+pub fn sources(suite: &str) -> Result<String> {
     let mut lines = Vec::new();
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
     if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
@@ -168,7 +172,7 @@ fn sources(suite: Suite) -> Result<String> {
 /// Debian's releases whose mirror also has the others.
 const RELEASES: [&str; 4] = ["bullseye", "bookworm", "trixie", "stable"];
 
-fn from_line(line: &str, suite: Suite) -> Option<String> {
+fn from_line(line: &str, suite: &str) -> Option<String> {
     let rest = line.trim().strip_prefix("deb ")?.trim();
     let (options, rest) = match rest.strip_prefix('[') {
         Some(rest) => rest
@@ -179,11 +183,10 @@ fn from_line(line: &str, suite: Suite) -> Option<String> {
     let mut words = rest.split_whitespace();
     let (uri, release) = (words.next()?, words.next()?);
     let main = words.any(|component| component == "main");
-    (main && RELEASES.contains(&release))
-        .then(|| format!("deb {options}{uri} {} main", suite.name()))
+    (main && RELEASES.contains(&release)).then(|| format!("deb {options}{uri} {suite} main"))
 }
 
-fn from_stanza(stanza: &str, suite: Suite) -> Option<String> {
+fn from_stanza(stanza: &str, suite: &str) -> Option<String> {
     let field = |name: &str| {
         stanza.lines().find_map(|line| {
             line.strip_prefix(name)?
@@ -201,11 +204,7 @@ fn from_stanza(stanza: &str, suite: Suite) -> Option<String> {
         .filter(|k| k.starts_with('/'))
         .map(|k| format!("[signed-by={k}] "));
     let uri = uri.split_whitespace().next()?;
-    Some(format!(
-        "deb {}{uri} {} main",
-        key.unwrap_or_default(),
-        suite.name()
-    ))
+    Some(format!("deb {}{uri} {suite} main", key.unwrap_or_default()))
 }
 
 #[cfg(test)]
@@ -216,16 +215,16 @@ mod tests {
     fn the_hosts_mirrors_with_another_suite() {
         let line = "deb [signed-by=/k.gpg] http://mirror.test/debian bookworm main contrib";
         assert_eq!(
-            from_line(line, Suite::Trixie).as_deref(),
+            from_line(line, "trixie").as_deref(),
             Some("deb [signed-by=/k.gpg] http://mirror.test/debian trixie main")
         );
         assert_eq!(
-            from_line("deb http://mirror.test/x jammy main", Suite::Trixie),
+            from_line("deb http://mirror.test/x jammy main", "trixie"),
             None
         );
         let stanza = "Types: deb\nURIs: http://mirror.test/debian\nSuites: bookworm bookworm-updates\nComponents: main\nSigned-By: /k.gpg";
         assert_eq!(
-            from_stanza(stanza, Suite::Bookworm).as_deref(),
+            from_stanza(stanza, "bookworm").as_deref(),
             Some("deb [signed-by=/k.gpg] http://mirror.test/debian bookworm main")
         );
     }

@@ -144,7 +144,7 @@ pub fn run(purpose: Purpose) -> Result<()> {
         call(&mut command)
     };
     // Another installation may be under way.
-    let mut install = vec![
+    let install = [
         "install",
         "-y",
         "-q",
@@ -152,12 +152,52 @@ pub fn run(purpose: Purpose) -> Result<()> {
         "-o",
         "DPkg::Lock::Timeout=600",
     ];
-    install.extend(&packages);
-    if apt(&install).is_err() {
-        apt(&["update", "-q"])?;
-        apt(&install)?;
+    let (peers, others): (Vec<_>, Vec<_>) = packages
+        .into_iter()
+        .partition(|package| OF_BACKPORTS.contains(package));
+    if !others.is_empty() {
+        let install = [&install, &others[..]].concat();
+        if apt(&install).is_err() {
+            apt(&["update", "-q"])?;
+            apt(&install)?;
+        }
+    }
+    if !peers.is_empty() {
+        let backports = backports()?;
+        let options: Vec<_> = backports.iter().map(String::as_str).collect();
+        apt(&[&options[..], &["update", "-q"]].concat())?;
+        apt(&[&options[..], &install, &peers].concat())?;
     }
     Ok(())
+}
+
+/// QEMU itself: we are measured and compared with version 10, where bookworm has 7.2.
+const OF_BACKPORTS: [&str; 3] = ["qemu-system-arm", "qemu-user", "qemu-utils"];
+
+/// Options of apt-get that give it this release's backports for one call, and leave the host's own sources alone. None
+/// where the release is not bookworm: its own QEMU is as good.
+fn backports() -> Result<Vec<String>> {
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    if !release.lines().any(|l| l == "VERSION_CODENAME=bookworm") {
+        return Ok(Vec::new());
+    }
+    let folder = guests::cache::root()?.join("apt/backports");
+    std::fs::create_dir_all(folder.join("lists/partial"))?;
+    let sources = folder.join("sources.list");
+    let text =
+        guests::packages::sources("bookworm")? + &guests::packages::sources("bookworm-backports")?;
+    std::fs::write(&sources, text)?;
+    let mut options = Vec::new();
+    for option in [
+        format!("Dir::Etc::sourcelist={}", sources.display()),
+        "Dir::Etc::sourceparts=-".into(),
+        format!("Dir::State::lists={}", folder.join("lists").display()),
+        "APT::Sandbox::User=root".into(),
+        "APT::Default-Release=bookworm-backports".into(),
+    ] {
+        options.extend(["-o".into(), option]);
+    }
+    Ok(options)
 }
 
 fn call(command: &mut Command) -> Result<()> {

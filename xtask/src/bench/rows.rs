@@ -9,8 +9,6 @@ pub enum Target {
     Most(f64),
     /// At most so much more than the peer.
     More(f64),
-    /// Told for information.
-    None,
 }
 
 /// How a row is measured: rows of one experiment come out of one run of a machine.

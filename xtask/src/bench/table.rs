@@ -65,7 +65,6 @@ impl Result {
             Target::Ratio(least) => self.ratio() >= least,
             Target::Most(most) => self.ours.median <= most,
             Target::More(more) => self.ours.median <= self.peer.median + more,
-            Target::None => true,
         };
         match self.row.target {
             _ if reached => Verdict::Reached,
@@ -94,7 +93,6 @@ impl Result {
                 Target::Ratio(least) => format!("{least}x"),
                 Target::Most(most) => format!("at most {}", unit.show(most)),
                 Target::More(more) => format!("at most {} more", unit.show(more)),
-                Target::None => String::new(),
             },
             match self.verdict() {
                 Verdict::Reached => "",
