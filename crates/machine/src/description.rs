@@ -32,6 +32,8 @@ pub struct Description {
     /// A device tree to use in the place of ours.
     pub dtb: Option<PathBuf>,
     pub devices: Vec<Device>,
+    /// Where sound goes; devices name them by `id`.
+    pub audiodevs: Vec<audio::Options>,
     /// The UART's far side, as `-serial` has it. `None`: not connected.
     pub serial: Option<String>,
     pub rtc: Rtc,
@@ -71,6 +73,7 @@ impl Default for Description {
             append: None,
             dtb: None,
             devices: Vec::new(),
+            audiodevs: Vec::new(),
             serial: None,
             rtc: Rtc::Utc,
             no_reboot: false,
@@ -186,8 +189,31 @@ pub enum Kind {
         /// Bytes.
         max_hostmem: u64,
     },
+    /// An HD Audio controller.
+    Hda {
+        /// `ich9-intel-hda` rather than `intel-hda`.
+        ich9: bool,
+        msi: bool,
+    },
+    /// A codec on its link.
+    HdaCodec {
+        codec: Codec,
+        audiodev: String,
+        /// Address on the link, if asked for.
+        cad: Option<u8>,
+        /// Whether it has volume and mute.
+        mixer: bool,
+    },
     Nvme {
         drive: Drive,
         serial: String,
     },
+}
+
+/// A codec of HD Audio, by its model's name: `hda-output`, `hda-duplex`, `hda-micro`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    Output,
+    Duplex,
+    Micro,
 }

@@ -71,6 +71,8 @@ pub enum BuildError {
     },
     #[error("{name}: {reason}")]
     Device { name: String, reason: String },
+    #[error(transparent)]
+    Audio(#[from] audio::OpenError),
     #[error("{0}")]
     Firmware(String),
     #[error("could not load {what} '{}': {reason}", path.display())]

@@ -48,17 +48,19 @@ pub enum Category {
     Storage,
     Input,
     Display,
+    Sound,
     Misc,
 }
 
 impl Category {
     /// All, in the order they are listed.
-    pub const ALL: [Category; 6] = [
+    pub const ALL: [Category; 7] = [
         Category::Controller,
         Category::Usb,
         Category::Storage,
         Category::Input,
         Category::Display,
+        Category::Sound,
         Category::Misc,
     ];
 
@@ -70,6 +72,7 @@ impl Category {
             Category::Storage => "Storage devices:",
             Category::Input => "Input devices:",
             Category::Display => "Display devices:",
+            Category::Sound => "Sound devices:",
             Category::Misc => "Misc devices:",
         }
     }
@@ -80,6 +83,8 @@ impl Category {
 pub enum BusKind {
     Pci,
     Usb,
+    /// The link of an HD Audio controller.
+    Hda,
     /// Part of the board.
     None,
 }
@@ -164,6 +169,23 @@ const DRIVE: &[Property] = &[
         "What a failed read does (report/ignore/stop/auto)",
         "auto",
     ),
+];
+
+const HDA: &[Property] = &[property(
+    "msi",
+    Type::OnOffAuto,
+    "Message-signalled interrupts",
+    "auto",
+)];
+const AUDIO: &[Property] = &[property(
+    "audiodev",
+    Type::Str,
+    "ID of an audiodev to use as a backend",
+    "",
+)];
+const CODEC: &[Property] = &[
+    property("cad", Type::Uint32, "Address on the link, 0 to 14", "next"),
+    property("mixer", Type::Bool, "Volume and mute", "on"),
 ];
 
 /// What is built.
@@ -293,6 +315,46 @@ pub const MODELS: &[Model] = &[
         ],
     },
     Model {
+        name: "intel-hda",
+        alias: None,
+        bus: BusKind::Pci,
+        category: Category::Sound,
+        description: "Intel HD Audio Controller (ich6)",
+        properties: &[PCI, HDA],
+    },
+    Model {
+        name: "ich9-intel-hda",
+        alias: None,
+        bus: BusKind::Pci,
+        category: Category::Sound,
+        description: "Intel HD Audio Controller (ich9)",
+        properties: &[PCI, HDA],
+    },
+    Model {
+        name: "hda-output",
+        alias: None,
+        bus: BusKind::Hda,
+        category: Category::Sound,
+        description: "HDA Audio Codec, output-only (line-out)",
+        properties: &[AUDIO, CODEC],
+    },
+    Model {
+        name: "hda-duplex",
+        alias: None,
+        bus: BusKind::Hda,
+        category: Category::Sound,
+        description: "HDA Audio Codec, duplex (line-out, line-in)",
+        properties: &[AUDIO, CODEC],
+    },
+    Model {
+        name: "hda-micro",
+        alias: None,
+        bus: BusKind::Hda,
+        category: Category::Sound,
+        description: "HDA Audio Codec, duplex (speaker, microphone)",
+        properties: &[AUDIO, CODEC],
+    },
+    Model {
         name: "virtio-rng-pci",
         alias: Some("virtio-rng"),
         bus: BusKind::Pci,
@@ -340,13 +402,14 @@ pub const PLANNED: &[(&str, &str)] = &[
         "VGA, which this board has not; use virtio-gpu-pci, with ramfb for Windows and firmware",
     ),
     ("virtio-ramfb", "two in one; use ramfb and virtio-gpu-pci"),
-    ("intel-hda", "sound"),
-    ("ich9-intel-hda", "sound"),
-    ("hda-duplex", "sound"),
-    ("hda-output", "sound"),
-    ("hda-micro", "sound"),
-    ("usb-audio", "sound"),
-    ("virtio-sound-pci", "sound"),
+    ("usb-audio", "USB sound; use intel-hda and hda-duplex"),
+    (
+        "virtio-sound-pci",
+        "virtio sound; use intel-hda and hda-duplex",
+    ),
+    ("virtio-sound", "virtio sound; use intel-hda and hda-duplex"),
+    ("AC97", "AC '97; use intel-hda and hda-duplex"),
+    ("ES1370", "AudioPCI; use intel-hda and hda-duplex"),
     ("tpm-crb-device", "TPM"),
     ("tpm-tis-device", "TPM"),
     ("virtio-scsi-pci", "SCSI"),
@@ -400,6 +463,7 @@ pub fn list() -> String {
             match model.bus {
                 BusKind::Pci => text.push_str(", bus PCI"),
                 BusKind::Usb => text.push_str(", bus usb-bus"),
+                BusKind::Hda => text.push_str(", bus HDA"),
                 BusKind::None => {}
             }
             if let Some(alias) = model.alias {

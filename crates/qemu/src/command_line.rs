@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use machine::description::{
-    AcpiChoice, Description, Device, Drive, GicChoice, Kind, MsiChoice, Rtc,
+    AcpiChoice, Codec, Description, Device, Drive, GicChoice, Kind, MsiChoice, Rtc,
 };
 use storage::{Cache, Discard, Format, ImageOptions, OnError, Policy};
 
@@ -12,6 +12,7 @@ use crate::catalog::{self, BusKind};
 use crate::keyval::{KeyValues, parse_bool, parse_number, parse_size};
 use crate::options::{Given, split};
 use crate::rtc;
+use crate::sound::Sound;
 
 /// What a command line asks for.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct CommandLine {
     pub pidfile: Option<PathBuf>,
     /// Drives by their ids: the options that they come from, for messages.
     pub drive_options: Vec<(String, String)>,
+    /// What the user is told, a line each, before the machine runs.
+    pub warnings: Vec<String>,
     /// The console on standard output has QEMU's escape (Ctrl-A).
     pub nographic: bool,
 }
@@ -95,6 +98,13 @@ pub fn parse(arguments: &[String]) -> Result<Request, Error> {
             .hint("Use -machine help to list supported machines"));
     }
     check_accelerators(&given, &line.machine)?;
+    let mut sound = Sound::default();
+    for option in given
+        .iter()
+        .filter(|g| matches!(g.name, "audiodev" | "audio"))
+    {
+        sound.take(option).map_err(|e| at(e, option))?;
+    }
     let mut drives = Vec::new();
     let mut sources = Vec::new();
     let snapshot = given.iter().any(|g| g.name == "snapshot");
@@ -105,10 +115,18 @@ pub fn parse(arguments: &[String]) -> Result<Request, Error> {
         pending.drive.snapshot |= snapshot;
     }
     for option in given.iter().filter(|g| g.name == "device") {
-        let device = device(&mut drives, &sources, &line.machine.devices, option)
-            .map_err(|e| at(e, option))?;
+        let device = device(
+            &mut drives,
+            &sources,
+            &mut sound,
+            &line.machine.devices,
+            option,
+        )
+        .map_err(|e| at(e, option))?;
         line.machine.devices.push(device);
     }
+    line.machine.devices.extend(sound.devices()?);
+    line.machine.audiodevs = sound.options;
     line.drive_options = drives
         .iter()
         .map(|p| (p.drive.id.clone(), p.text.clone()))
@@ -461,12 +479,11 @@ fn plain(
             return Err(Error::new("Dormer does not have the network yet")
                 .hint(format!("Use -{} none", option.name)));
         }
-        "vga" if value != "none" => {
-            return Err(
-                Error::new(format!("'{value}' graphics do not exist on this board"))
-                    .hint("Use -device ramfb"),
-            );
-        }
+        "vga" if value != "none" => line.warnings.push(
+            "A -vga option was passed but this machine type does not use that option; \
+             No VGA device has been created (use -device virtio-gpu-pci, -device ramfb, or both)"
+                .into(),
+        ),
         "parallel" if value != "none" => {
             return Err(Error::new("This board has no parallel port").hint("Use -parallel none"));
         }
@@ -804,6 +821,7 @@ fn smbios(machine: &mut Description, value: &str) -> Result<(), Error> {
 fn device(
     drives: &mut [Pending],
     sources: &[String],
+    sound: &mut Sound,
     before: &[Device],
     option: &Given,
 ) -> Result<Device, Error> {
@@ -862,6 +880,22 @@ fn device(
                         model.name
                     ))
                     .hint("Add -device qemu-xhci before it"),
+                    Some(bus) => Error::new(format!("Bus '{bus}' not found")),
+                });
+            }
+        }
+        (BusKind::Hda, bus) => {
+            let named = |d: &&Device| match bus {
+                None => true,
+                Some(bus) => {
+                    d.id.as_deref() == bus.strip_suffix(".0") || (d.id.is_none() && bus == "hda.0")
+                }
+            };
+            let mut controllers = before.iter().filter(|d| matches!(d.kind, Kind::Hda { .. }));
+            if !controllers.any(|d| named(&d)) {
+                return Err(match bus {
+                    None => Error::new(format!("No 'HDA' bus found for device '{}'", model.name))
+                        .hint("Add -device intel-hda before it"),
                     Some(bus) => Error::new(format!("Bus '{bus}' not found")),
                 });
             }
@@ -959,6 +993,27 @@ fn device(
                 max_hostmem: values.take_size("max_hostmem")?.unwrap_or(256 << 20),
             }
         }
+        "intel-hda" | "ich9-intel-hda" => Kind::Hda {
+            ich9: model.name != "intel-hda",
+            msi: match values.take("msi").as_deref() {
+                None | Some("auto") => true,
+                Some(value) => parse_bool("msi", value)?,
+            },
+        },
+        "hda-output" | "hda-duplex" | "hda-micro" => Kind::HdaCodec {
+            codec: match model.name {
+                "hda-output" => Codec::Output,
+                "hda-duplex" => Codec::Duplex,
+                _ => Codec::Micro,
+            },
+            audiodev: sound.of_device(values.take("audiodev"))?,
+            cad: match values.take_number("cad")? {
+                None | Some(0xffff_ffff) => None,
+                Some(n @ 0..=14) => Some(n as u8),
+                Some(_) => return Err(Error::new("HDA audio codec address is full")),
+            },
+            mixer: values.take_bool("mixer")?.unwrap_or(true),
+        },
         "nvme" => {
             let drive = take_drive(drives, &mut values, model.name, "nvme")?;
             let serial = serial.ok_or_else(|| {

@@ -51,6 +51,11 @@ Devices
   -cdrom FILE, -hda FILE, -snapshot
   -object rng-builtin,id=ID
 
+Sound
+  -audiodev none|wav|cpal,id=ID  where it goes: nowhere, a file, this host (coreaudio, alsa, pa mean that too)
+         wav: [,path=FILE][,in.path=FILE][,out.frequency=HZ]; cpal: [,out.dev=NAME]
+  -audio DRIVER[,model=hda]      the same for devices that name none; with model, a sound card too
+
 Screen, serial line, control
   -display none|vnc=...          without it: VNC on the first free port of this host
   -vnc [HOST]:N[,to=L][,password=on] | unix:PATH
@@ -100,6 +105,8 @@ pub fn requested(given: &[Given]) -> Result<Option<String>, Error> {
                 None => continue,
             },
             "display" => "Available display backend types:\nnone\nvnc\n".to_string(),
+            "audio" if value.contains("model=") => crate::sound::cards().to_string(),
+            "audiodev" | "audio" => crate::sound::drivers(),
             "object" => "List of user creatable objects:\n  rng-builtin\n  rng-random\n".to_string(),
             "drive" => "Supported formats: raw qcow2\n".to_string(),
             _ => continue,

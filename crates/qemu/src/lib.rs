@@ -12,6 +12,7 @@ pub mod options;
 pub mod qmp;
 mod rtc;
 mod run;
+mod sound;
 
 use std::process::ExitCode;
 
@@ -28,7 +29,7 @@ pub fn main(program: &str, arguments: &[String]) -> ExitCode {
             Ok(())
         }
         Ok(Request::DumpDtb(line, path)) => run::dump_device_tree(*line, &path),
-        Ok(Request::Run(line)) => run::run(*line),
+        Ok(Request::Run(line)) => run::run(program, *line),
         Err(error) => Err(error),
     };
     match result {

@@ -72,8 +72,8 @@ const OPTIONS: &[(&[&str], bool, Support)] = &[
     (&["parallel"], true, Support::Yes),
     (&["pidfile"], true, Support::Yes),
     (&["netdev"], true, Support::NotYet("the network")),
-    (&["audiodev"], true, Support::NotYet("sound")),
-    (&["audio"], true, Support::NotYet("sound")),
+    (&["audiodev"], true, Support::Yes),
+    (&["audio"], true, Support::Yes),
     (&["tpmdev"], true, Support::NotYet("the TPM")),
     (
         &["chardev"],

@@ -60,8 +60,8 @@ pub fn dump_device_tree(mut line: CommandLine, path: &Path) -> Result<(), Error>
     })
 }
 
-/// Runs a machine until its end.
-pub fn run(mut line: CommandLine) -> Result<(), Error> {
+/// Runs a machine until its end. `program` is the name it was called by, for messages.
+pub fn run(program: &str, mut line: CommandLine) -> Result<(), Error> {
     if line.machine.kernel.is_none() {
         find_firmware(&mut line.machine)?;
     }
@@ -75,6 +75,9 @@ pub fn run(mut line: CommandLine) -> Result<(), Error> {
         None => Arc::new(Silence),
     };
     let board = build(&line, output)?;
+    for text in line.warnings.iter().chain(&board.notices()) {
+        eprintln!("{program}: warning: {text}");
+    }
     let _servers = screens(&board, &line.displays, line.machine.name.as_deref())?;
     let input = board.serial_input();
     control.wait().map_err(failed)?;

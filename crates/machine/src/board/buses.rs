@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use audio::Audio;
 use console::Display;
 use device::{Clock, Device};
 use devices::fw_cfg::FwCfg;
@@ -16,7 +17,7 @@ use usb::xhci::Xhci;
 
 use super::drives::{DriveEntry, StallHook};
 use crate::BuildError;
-use crate::description::{self, Drive, Kind};
+use crate::description::{self, Codec, Drive, Kind};
 
 /// What devices are plugged into.
 pub struct Surroundings<'a> {
@@ -26,6 +27,7 @@ pub struct Surroundings<'a> {
     pub fw_cfg: &'a Arc<FwCfg>,
     pub display: &'a Arc<Display>,
     pub on_stall: &'a StallHook,
+    pub audios: &'a [Arc<Audio>],
     pub cpus: u32,
 }
 
@@ -46,10 +48,17 @@ struct Controller {
     xhci: Arc<Xhci>,
 }
 
+/// An HD Audio controller and its codecs' bus.
+struct Link {
+    id: Option<String>,
+    hda: Arc<hda::Hda>,
+}
+
 /// Plugs in all devices, in order.
 pub fn plug(devices: &[description::Device], around: &Surroundings) -> Result<Plugged, BuildError> {
     let mut plugged = Plugged::default();
     let mut controllers: Vec<Controller> = Vec::new();
+    let mut links: Vec<Link> = Vec::new();
     let mut boot: Vec<(i32, BootDevice)> = Vec::new();
     let mut counts: HashMap<&'static str, u32> = HashMap::new();
     for device in devices {
@@ -217,6 +226,22 @@ pub fn plug(devices: &[description::Device], around: &Surroundings) -> Result<Pl
                 };
                 gpu(around, device, &name, config).map_err(fail)?;
             }
+            Kind::Hda { ich9, msi } => {
+                let config = hda::Config {
+                    name: name.clone(),
+                    chip: if *ich9 {
+                        hda::Chip::Ich9
+                    } else {
+                        hda::Chip::Ich6
+                    },
+                    msi: *msi,
+                };
+                let hda = hda::Hda::new(config, around.dma.clone(), around.clock);
+                on_bus(around, device, hda.clone()).map_err(|e| fail(e.to_string()))?;
+                let id = device.id.clone();
+                links.push(Link { id, hda });
+            }
+            Kind::HdaCodec { .. } => on_link(&links, around, device, &name).map_err(fail)?,
             Kind::Nvme { drive, serial } => {
                 let disk = needed(open(drive, false)?)?;
                 let config = nvme::NvmeConfig {
@@ -259,6 +284,13 @@ fn model(kind: &Kind) -> &'static str {
         Kind::VirtioBlk { .. } => "virtio-blk-pci",
         Kind::VirtioRng { .. } => "virtio-rng-pci",
         Kind::VirtioGpu { .. } => "virtio-gpu-pci",
+        Kind::Hda { ich9: false, .. } => "intel-hda",
+        Kind::Hda { ich9: true, .. } => "ich9-intel-hda",
+        Kind::HdaCodec { codec, .. } => match codec {
+            Codec::Output => "hda-output",
+            Codec::Duplex => "hda-duplex",
+            Codec::Micro => "hda-micro",
+        },
         Kind::Nvme { .. } => "nvme",
     }
 }
@@ -306,6 +338,50 @@ fn gpu(
         around.display.add_head(name, head, screen);
     }
     Ok(())
+}
+
+/// The back end of that name.
+fn audio<'a>(around: &'a Surroundings, id: &str) -> Result<&'a Arc<Audio>, String> {
+    let found = around.audios.iter().find(|a| a.id() == id);
+    found.ok_or_else(|| format!("audiodev '{id}' not found"))
+}
+
+/// Puts a codec on its controller's link: by the bus's name, or the first controller's.
+fn on_link(
+    links: &[Link],
+    around: &Surroundings,
+    device: &description::Device,
+    name: &str,
+) -> Result<(), String> {
+    let Kind::HdaCodec {
+        codec,
+        audiodev,
+        cad,
+        mixer,
+    } = &device.kind
+    else {
+        return Ok(());
+    };
+    let wanted = |link: &&Link| {
+        device.bus.as_ref().is_none_or(|bus| {
+            link.id
+                .as_deref()
+                .map_or(bus == "hda.0", |id| bus.strip_suffix(".0") == Some(id))
+        })
+    };
+    let link = links.iter().find(wanted);
+    let link = link.ok_or("No 'HDA' bus found")?;
+    let config = hda::CodecConfig {
+        model: match codec {
+            Codec::Output => hda::CodecModel::Output,
+            Codec::Duplex => hda::CodecModel::Duplex,
+            Codec::Micro => hda::CodecModel::Micro,
+        },
+        mixer: *mixer,
+    };
+    let audio = audio(around, audiodev)?;
+    let attached = link.hda.attach(*cad, name, config, audio);
+    attached.map(drop).map_err(|e| e.to_string())
 }
 
 /// Attaches a device to its controller: by the bus's name, or the first with a free port. Slot of the controller, port.

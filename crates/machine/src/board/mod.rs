@@ -10,6 +10,7 @@ mod wiring;
 use std::fs::File;
 use std::sync::Arc;
 
+use audio::Audio;
 use console::{Display, Seat};
 use device::serial::{SerialInput, SerialOutput};
 use device::{Clock, Device, Line, Mmio};
@@ -62,6 +63,7 @@ pub struct Board {
     pointer: Mutex<(u16, u16)>,
     serial: Arc<pl011::Pl011>,
     drives: Vec<DriveEntry>,
+    audios: Vec<Arc<Audio>>,
     _flash_locks: Vec<File>,
     on_stall: StallHook,
     on_system_request: SystemHook,
@@ -245,6 +247,8 @@ impl Board {
 
         let display = Display::new();
         let on_stall = StallHook::default();
+        let audios = description.audiodevs.iter().map(Audio::open);
+        let audios = audios.collect::<Result<Vec<_>, _>>()?;
         let plugged = buses::plug(
             &description.devices,
             &buses::Surroundings {
@@ -254,6 +258,7 @@ impl Board {
                 fw_cfg: &fw_cfg,
                 display: &display,
                 on_stall: &on_stall,
+                audios: &audios,
                 cpus: description.cpus,
             },
         )?;
@@ -291,6 +296,7 @@ impl Board {
             display,
             serial: uart,
             drives: plugged.drives,
+            audios,
             _flash_locks: flash_locks,
             on_stall,
             on_system_request,
@@ -320,6 +326,12 @@ impl Board {
     /// Where programs give keys and pointer events.
     pub fn seat(&self) -> &Seat {
         &self.seat
+    }
+
+    /// What the user is to be told of the machine's parts, a line each.
+    pub fn notices(&self) -> Vec<String> {
+        let notices = self.audios.iter().filter_map(|a| a.notice());
+        notices.map(str::to_string).collect()
     }
 
     /// Moves the pointer on one axis or both, 0 to 0x7fff.
@@ -412,6 +424,9 @@ impl Board {
         }
         for (_, function) in self.bus.functions() {
             function.shutdown();
+        }
+        for audio in &self.audios {
+            audio.finish();
         }
     }
 }

@@ -81,8 +81,86 @@ fn graphics() {
         error("-M virt -device virtio-gpu-pci,max_outputs=17"),
         "-device virtio-gpu-pci,max_outputs=17: invalid max_outputs > 16"
     );
-    assert!(error("-M virt -vga std").contains("do not exist on this board"));
-    run("-M virt -vga none");
+    assert_eq!(run("-M virt -vga std").warnings.len(), 1);
+    assert!(run("-M virt -vga none").warnings.is_empty());
+}
+
+#[test]
+fn sound() {
+    let machine = run("-M virt -device intel-hda -device hda-duplex").machine;
+    assert_eq!(
+        machine.devices[0].kind,
+        Kind::Hda {
+            ich9: false,
+            msi: true
+        }
+    );
+    assert!(
+        matches!(&machine.devices[1].kind, Kind::HdaCodec { codec: Codec::Duplex, audiodev, cad: None, mixer: true } if *audiodev == machine.audiodevs[0].id)
+    );
+    assert_eq!(machine.audiodevs[0].driver, audio::Driver::Host);
+
+    let machine = run(
+        "-M virt -device ich9-intel-hda,id=snd,msi=off -device hda-micro,bus=snd.0,cad=3,audiodev=a,mixer=off \
+         -audiodev wav,id=a,path=x.wav,out.frequency=44100,in.path=y.wav",
+    )
+    .machine;
+    assert!(matches!(
+        &machine.devices[1].kind,
+        Kind::HdaCodec {
+            codec: Codec::Micro,
+            cad: Some(3),
+            mixer: false,
+            ..
+        }
+    ));
+    assert_eq!(machine.audiodevs.len(), 1);
+    assert_eq!(machine.audiodevs[0].path.as_deref(), Some("x.wav"));
+    assert_eq!(machine.audiodevs[0].frequency, Some(44100));
+
+    let machine = run("-M virt -audio none,model=hda").machine;
+    assert_eq!((machine.devices.len(), machine.audiodevs.len()), (2, 1));
+    for (line, message) in [
+        (
+            "-M virt -device hda-duplex",
+            "-device hda-duplex: No 'HDA' bus found for device 'hda-duplex'",
+        ),
+        (
+            "-M virt -device intel-hda -device hda-duplex,audiodev=foo",
+            "-device hda-duplex,audiodev=foo: audiodev 'foo' not found",
+        ),
+        (
+            "-M virt -device intel-hda,id=snd -device hda-duplex,bus=hda.0",
+            "-device hda-duplex,bus=hda.0: Bus 'hda.0' not found",
+        ),
+        (
+            "-M virt -audiodev none,id=a -device intel-hda -device hda-duplex",
+            "-device hda-duplex: no default audio driver available",
+        ),
+        (
+            "-M virt -device intel-hda -device hda-duplex,cad=20",
+            "-device hda-duplex,cad=20: HDA audio codec address is full",
+        ),
+        (
+            "-M virt -audiodev wav",
+            "-audiodev wav: Parameter 'id' is missing",
+        ),
+        (
+            "-M virt -audiodev foo,id=x",
+            "-audiodev foo,id=x: Parameter 'driver' does not accept value 'foo'",
+        ),
+        (
+            "-M virt -audiodev wav,id=x,foo=1",
+            "-audiodev wav,id=x,foo=1: Parameter 'foo' is unexpected",
+        ),
+        (
+            "-M virt -audio none,model=foo",
+            "-audio none,model=foo: Unknown sound card name `foo'",
+        ),
+    ] {
+        assert_eq!(error(line), message, "{line}");
+    }
+    assert!(error("-M virt -audiodev sdl,id=x").contains("does not have the audio driver 'sdl'"));
 }
 
 #[test]
@@ -165,7 +243,8 @@ fn what_is_to_come_says_so() {
     for line in [
         "-machine virt -device virtio-net-pci",
         "-machine virt -device virtio-vga",
-        "-machine virt -device intel-hda",
+        "-machine virt -device virtio-sound-pci",
+        "-machine virt -audio none,model=virtio",
         "-machine virt -device tpm-crb-device",
         "-machine virt -netdev user,id=n",
         "-machine virt -nic user",
