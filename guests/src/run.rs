@@ -239,17 +239,22 @@ impl Machine {
 
     /// Where the machine's VNC server listens, as it printed.
     pub fn vnc(&mut self) -> Result<String> {
+        self.announced("VNC server running on ")
+    }
+
+    /// The rest of the line that begins with `words`, among those that the program prints when it starts.
+    pub fn announced(&mut self, words: &str) -> Result<String> {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             let said = self.errors.text() + &self.output.text();
-            if let Some(at) = said.find("VNC server running on ") {
-                let rest = &said[at + "VNC server running on ".len()..];
-                if let Some((address, _)) = rest.split_once(['\n', '\r']) {
-                    return Ok(address.trim().to_string());
+            if let Some(at) = said.find(words) {
+                let rest = &said[at + words.len()..];
+                if let Some((line, _)) = rest.split_once(['\n', '\r']) {
+                    return Ok(line.trim().to_string());
                 }
             }
             if Instant::now() > deadline || self.child.try_wait()?.is_some() {
-                bail!("no VNC server: {said}");
+                bail!("the program does not say '{words}…': {said}");
             }
             std::thread::sleep(Duration::from_millis(20));
         }

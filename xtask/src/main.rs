@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod guest;
+mod look;
 mod setup;
 mod test;
 
@@ -29,6 +30,8 @@ enum Task {
     Test(test::Arguments),
     /// Measure side by side with QEMU.
     Bench(bench::Arguments),
+    /// Use a console as a person would, in a browser or on a display of its own, and keep pictures of it.
+    Look(look::Arguments),
     /// Fetch and build guests.
     Guest(guest::Arguments),
 }
@@ -39,6 +42,7 @@ fn main() -> Result<()> {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Look(arguments) => look::run(&arguments),
         Task::Guest(arguments) => guest::run(&arguments),
     }
 }

@@ -12,6 +12,8 @@ pub enum Purpose {
     Demo,
     /// And compilers, oracles and checkers.
     Everything,
+    /// And what `look` looks with.
+    Look,
 }
 
 /// A tool: a program (or file) that shows it is there, and its packages.
@@ -90,6 +92,36 @@ const TOOLS: &[Tool] = &[
         probe: "qemu-system-aarch64",
         debian: "qemu-system-arm",
         homebrew: Some("qemu"),
+    },
+    Tool {
+        purpose: Purpose::Everything,
+        probe: "swtpm",
+        debian: "swtpm",
+        homebrew: Some("swtpm"),
+    },
+    Tool {
+        purpose: Purpose::Look,
+        probe: "chromium",
+        debian: "chromium",
+        homebrew: None,
+    },
+    Tool {
+        purpose: Purpose::Look,
+        probe: "Xvfb",
+        debian: "xvfb",
+        homebrew: None,
+    },
+    Tool {
+        purpose: Purpose::Look,
+        probe: "xdotool",
+        debian: "xdotool",
+        homebrew: None,
+    },
+    Tool {
+        purpose: Purpose::Look,
+        probe: "import",
+        debian: "imagemagick",
+        homebrew: None,
     },
 ];
 

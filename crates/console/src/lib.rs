@@ -2,9 +2,11 @@
 //!
 //! - [`Display`] gathers screens and input devices; [`Viewer`] and [`Seat`] are a console's view of them.
 //! - [`keys`] knows keys by QEMU's names, X11 keysyms and XT scan codes, and how to type text.
-//! - [`vnc`] is an RFB server; [`screenshot`] writes pictures to files.
+//! - [`vnc`] is an RFB server, [`web`] a page for browsers; [`screenshot`] writes pictures to files.
 //! - [`serial`] puts serial lines on standard output, files, sockets and pseudo terminals.
 
+mod controls;
+mod dirty;
 mod display;
 mod frames;
 pub mod keys;
@@ -14,7 +16,9 @@ pub mod serial;
 mod stream;
 
 pub mod vnc;
+pub mod web;
 
+pub use controls::Controls;
 pub use display::Display;
 pub use frames::{Frame, Rectangle, TILE, Viewer};
 pub use seat::Seat;

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+pub use firmware::board::TpmInterface;
+
 /// Everything about a machine before it is built.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Description {
@@ -207,6 +209,25 @@ pub enum Kind {
     Nvme {
         drive: Drive,
         serial: String,
+    },
+    /// A TPM 2.0 of the board; the first is taken.
+    Tpm {
+        interface: TpmInterface,
+        backend: TpmBackend,
+    },
+}
+
+/// What is behind a TPM's registers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TpmBackend {
+    /// A swtpm that somebody has started, by its control socket.
+    Emulator { socket: PathBuf },
+    /// A swtpm of ours.
+    Managed {
+        /// Folder of what it keeps.
+        state: PathBuf,
+        /// Without swtpm, whether the machine starts without a TPM rather than not at all.
+        optional: bool,
     },
 }
 

@@ -385,7 +385,25 @@ pub const MODELS: &[Model] = &[
             ],
         ],
     },
+    Model {
+        name: "tpm-crb-device",
+        alias: Some("tpm-crb"),
+        bus: BusKind::None,
+        category: Category::Misc,
+        description: "TPM 2.0, command response buffer interface",
+        properties: &[TPM],
+    },
+    Model {
+        name: "tpm-tis-device",
+        alias: Some("tpm-tis"),
+        bus: BusKind::None,
+        category: Category::Misc,
+        description: "TPM 2.0, FIFO (TIS) interface",
+        properties: &[TPM],
+    },
 ];
+
+const TPM: &[Property] = &[property("tpmdev", Type::Str, "ID of a -tpmdev", "")];
 
 /// Devices of the `virt` board that people's command lines name and that Dormer does not have yet, and what they are for.
 pub const PLANNED: &[(&str, &str)] = &[
@@ -410,8 +428,6 @@ pub const PLANNED: &[(&str, &str)] = &[
     ("virtio-sound", "virtio sound; use intel-hda and hda-duplex"),
     ("AC97", "AC '97; use intel-hda and hda-duplex"),
     ("ES1370", "AudioPCI; use intel-hda and hda-duplex"),
-    ("tpm-crb-device", "TPM"),
-    ("tpm-tis-device", "TPM"),
     ("virtio-scsi-pci", "SCSI"),
     ("scsi-hd", "SCSI"),
     ("scsi-cd", "SCSI"),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use machine::description::{
-    AcpiChoice, Codec, Description, Device, Drive, GicChoice, Kind, MsiChoice, Rtc,
+    AcpiChoice, Codec, Description, Device, Drive, GicChoice, Kind, MsiChoice, Rtc, TpmInterface,
 };
 use storage::{Cache, Discard, Format, ImageOptions, OnError, Policy};
 
@@ -13,6 +13,10 @@ use crate::keyval::{KeyValues, parse_bool, parse_number, parse_size};
 use crate::options::{Given, split};
 use crate::rtc;
 use crate::sound::Sound;
+
+mod tpm;
+
+use tpm::Tpms;
 
 /// What a command line asks for.
 #[derive(Debug)]
@@ -48,6 +52,8 @@ pub struct Displays {
     pub chosen: bool,
     /// VNC servers, as `-vnc` has them.
     pub vnc: Vec<String>,
+    /// Web consoles: the options as written, for messages, and what they ask for.
+    pub web: Vec<(String, console::web::WebOptions)>,
 }
 
 /// A `-drive` that no device has taken yet.
@@ -107,6 +113,7 @@ pub fn parse(arguments: &[String]) -> Result<Request, Error> {
     }
     let mut drives = Vec::new();
     let mut sources = Vec::new();
+    let mut tpms = Tpms::parse(&given)?;
     let snapshot = given.iter().any(|g| g.name == "snapshot");
     for option in &given {
         plain(&mut line, &mut drives, &mut sources, option).map_err(|e| at(e, option))?;
@@ -119,6 +126,7 @@ pub fn parse(arguments: &[String]) -> Result<Request, Error> {
             &mut drives,
             &sources,
             &mut sound,
+            &mut tpms,
             &line.machine.devices,
             option,
         )
@@ -132,6 +140,7 @@ pub fn parse(arguments: &[String]) -> Result<Request, Error> {
         .map(|p| (p.drive.id.clone(), p.text.clone()))
         .collect();
     place_drives(&mut line.machine, drives)?;
+    tpms.finish(&mut line.machine.devices)?;
     if line.machine.bios.is_some() && line.machine.pflash[0].is_some() {
         return Err(
             Error::new("The first serial flash cannot be used with -bios")
@@ -725,13 +734,19 @@ fn display(displays: &mut Displays, value: &str) -> Result<(), Error> {
         "none" if rest.is_empty() => Ok(()),
         // `vnc=:1` and `vnc,…` are older and newer spellings of -vnc.
         _ if kind.starts_with("vnc=") => vnc(displays, &value["vnc=".len()..]),
+        _ if kind == "web" || kind.starts_with("web=") => {
+            let options = console::web::WebOptions::parse(&value["web".len()..])
+                .map_err(|e| Error::new(e.to_string()).hint("Use -display web=127.0.0.1:PORT"))?;
+            displays.web.push((format!("-display {value}"), options));
+            Ok(())
+        }
         "gtk" | "sdl" | "cocoa" | "spice-app" | "curses" | "egl-headless" | "dbus" => Err(
             Error::new(format!("Dormer does not have the display '{kind}' yet"))
-                .hint("Use -display vnc=:1, or -display none"),
+                .hint("Use -display web, -display vnc=:1, or -display none"),
         ),
         _ => Err(
             Error::new(format!("Parameter 'type' does not accept value '{kind}'"))
-                .hint("Use -display none or -display vnc=:N"),
+                .hint("Use -display web, -display vnc=:N, or -display none"),
         ),
     }
 }
@@ -822,6 +837,7 @@ fn device(
     drives: &mut [Pending],
     sources: &[String],
     sound: &mut Sound,
+    tpms: &mut Tpms,
     before: &[Device],
     option: &Given,
 ) -> Result<Device, Error> {
@@ -1020,6 +1036,18 @@ fn device(
                 Error::new("serial property not set").hint("Add serial=… with any text of your own")
             })?;
             Kind::Nvme { drive, serial }
+        }
+        "tpm-crb-device" | "tpm-tis-device" => {
+            if before.iter().any(|d| matches!(d.kind, Kind::Tpm { .. })) {
+                return Err(Error::new("There is one TPM already"));
+            }
+            Kind::Tpm {
+                interface: match model.name {
+                    "tpm-crb-device" => TpmInterface::Crb,
+                    _ => TpmInterface::Tis,
+                },
+                backend: tpms.take(values.take("tpmdev"))?,
+            }
         }
         other => {
             return Err(Error::new(format!(

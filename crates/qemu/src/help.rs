@@ -50,6 +50,8 @@ Devices
          [,readonly=on][,snapshot=on][,cache=...][,discard=...][,werror=...][,rerror=...]
   -cdrom FILE, -hda FILE, -snapshot
   -object rng-builtin,id=ID
+  -tpmdev managed,id=ID[,state=FOLDER][,optional=on]   a TPM 2.0 by swtpm, which Dormer starts
+  -tpmdev emulator,id=ID,chardev=C -chardev socket,id=C,path=SOCKET   or by a running one
 
 Sound
   -audiodev none|wav|cpal,id=ID  where it goes: nowhere, a file, this host (coreaudio, alsa, pa mean that too)
@@ -58,6 +60,7 @@ Sound
 
 Screen, serial line, control
   -display none|vnc=...          without it: VNC on the first free port of this host
+  -display web[=[HOST]:PORT][,name=NAME]  a page for browsers, at the address printed
   -vnc [HOST]:N[,to=L][,password=on] | unix:PATH
   -serial stdio|mon:stdio|file:F|unix:F[,server=on]|tcp:H:P[,server=on]|pty|null|none
   -qmp unix:F[,server=on][,wait=off] | tcp:H:P[,server=on][,wait=off]
@@ -104,7 +107,7 @@ pub fn requested(given: &[Given]) -> Result<Option<String>, Error> {
                 Some(model) => catalog::describe(model),
                 None => continue,
             },
-            "display" => "Available display backend types:\nnone\nvnc\n".to_string(),
+            "display" => "Available display backend types:\nnone\nvnc\nweb\n".to_string(),
             "audio" if value.contains("model=") => crate::sound::cards().to_string(),
             "audiodev" | "audio" => crate::sound::drivers(),
             "object" => "List of user creatable objects:\n  rng-builtin\n  rng-random\n".to_string(),

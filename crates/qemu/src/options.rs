@@ -74,12 +74,8 @@ const OPTIONS: &[(&[&str], bool, Support)] = &[
     (&["netdev"], true, Support::NotYet("the network")),
     (&["audiodev"], true, Support::Yes),
     (&["audio"], true, Support::Yes),
-    (&["tpmdev"], true, Support::NotYet("the TPM")),
-    (
-        &["chardev"],
-        true,
-        Support::NotYet("named character devices; use -serial, -qmp"),
-    ),
+    (&["tpmdev"], true, Support::Yes),
+    (&["chardev"], true, Support::Yes),
     (
         &["mon"],
         true,

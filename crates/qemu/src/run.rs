@@ -5,11 +5,13 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use console::Controls;
 use console::serial::{Hooks, SerialPort, SerialSpec, restore_terminal};
 use console::vnc::{VncOptions, VncServer};
+use console::web::WebServer;
 use device::serial::SerialOutput;
 use firmware::images::{Host, Wanted};
-use machine::control::{Cause, Handle};
+use machine::control::{Cause, Handle, RunState};
 use machine::description::Description;
 use machine::{Board, BuildError, Machine};
 
@@ -78,7 +80,11 @@ pub fn run(program: &str, mut line: CommandLine) -> Result<(), Error> {
     for text in line.warnings.iter().chain(&board.notices()) {
         eprintln!("{program}: warning: {text}");
     }
-    let _servers = screens(&board, &line.displays, line.machine.name.as_deref())?;
+    let buttons = Arc::new(Buttons {
+        name: line.machine.name.clone(),
+        running: running.clone(),
+    });
+    let _servers = screens(&board, &line.displays, &buttons)?;
     let input = board.serial_input();
     control.wait().map_err(failed)?;
     let machine = Machine::start(board).map_err(failed)?;
@@ -151,22 +157,70 @@ fn serial(
         .map_err(|e| Error::new(e.to_string()).of(&format!("-serial {text}")))
 }
 
-/// Starts the screens asked for; without any, VNC on the first free port of this host.
-fn screens(
-    board: &Board,
-    displays: &Displays,
-    name: Option<&str>,
-) -> Result<Vec<VncServer>, Error> {
-    let mut servers = Vec::new();
-    let mut start = |mut options: VncOptions, option: &str| {
-        if let Some(name) = name {
-            options.name = name.to_string();
+/// The machine, for consoles that have buttons for it. Before it runs they do nothing.
+struct Buttons {
+    name: Option<String>,
+    running: Arc<OnceLock<Handle>>,
+}
+
+impl Buttons {
+    /// What a button can be too late for is no error.
+    fn press(&self, what: impl FnOnce(&Handle)) {
+        if let Some(handle) = self.running.get() {
+            what(handle);
         }
+    }
+}
+
+impl Controls for Buttons {
+    fn name(&self) -> String {
+        self.name.clone().unwrap_or_else(|| "Dormer".into())
+    }
+
+    fn state(&self) -> &'static str {
+        match self.running.get() {
+            Some(handle) => handle.state().name(),
+            None => RunState::Prelaunch.name(),
+        }
+    }
+
+    fn power_button(&self) {
+        self.press(Handle::power_button);
+    }
+
+    fn reset(&self) {
+        self.press(|handle| drop(handle.reset(Cause::HostUi)));
+    }
+
+    fn pause(&self) {
+        self.press(|handle| drop(handle.stop()));
+    }
+
+    fn resume(&self) {
+        self.press(|handle| drop(handle.resume()));
+    }
+
+    fn quit(&self) {
+        self.press(|handle| drop(handle.quit(Cause::HostUi)));
+    }
+}
+
+/// What shows the screen. Each ends when it is dropped.
+#[derive(Default)]
+struct Servers {
+    vnc: Vec<VncServer>,
+    web: Vec<WebServer>,
+}
+
+/// Starts the screens asked for; without any, VNC on the first free port of this host.
+fn screens(board: &Board, displays: &Displays, buttons: &Arc<Buttons>) -> Result<Servers, Error> {
+    let mut servers = Servers::default();
+    let mut start = |mut options: VncOptions, option: &str| {
+        options.name = buttons.name();
         let server = VncServer::start(board.display().clone(), &options)
             .map_err(|e| failed(e).of(option))?;
         println!("VNC server running on {}", server.location());
-        let _ = std::io::stdout().flush();
-        servers.push(server);
+        servers.vnc.push(server);
         Ok::<_, Error>(())
     };
     if !displays.chosen {
@@ -177,6 +231,18 @@ fn screens(
             start(options, &format!("-vnc {text}"))?;
         }
     }
+    for (option, options) in &displays.web {
+        let server = WebServer::start(board.display().clone(), buttons.clone(), options)
+            .map_err(|e| failed(e).of(option))?;
+        println!("Web console at {}", server.url());
+        if !server.address().ip().is_loopback() {
+            eprintln!(
+                "warning: {option}: the web console is not encrypted, and open to the network for those who know its address"
+            );
+        }
+        servers.web.push(server);
+    }
+    let _ = std::io::stdout().flush();
     Ok(servers)
 }
 

@@ -2,10 +2,12 @@
 //!
 //! Devices take USB HID usages ([`Key`]); consoles know keys in other ways.
 
+mod code;
 mod keysym;
 mod table;
 mod text;
 
+pub use code::from_code;
 pub use device::input::Key;
 pub use keysym::{CAPS_LOCK, Keysym, from_keysym};
 pub use text::{Stroke, Untypable, strokes};

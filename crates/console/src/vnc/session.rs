@@ -5,7 +5,8 @@ use super::keyboard::Keyboard;
 use super::pixel::PixelFormat;
 use super::server::Shared;
 use super::spec;
-use crate::frames::{Frame, Rectangle, TILE, Viewer};
+use crate::dirty::{Dirty, MAX_RECTANGLE, copy};
+use crate::frames::{Rectangle, Viewer};
 use crate::stream::Stream;
 use crate::{Display, Seat};
 use device::input::Button;
@@ -18,10 +19,6 @@ const MAX_ENCODINGS: u16 = 1024;
 
 /// Text that a client copies is not taken, only read past; more of it than that is an attack.
 const MAX_CUT_TEXT: u32 = 16 << 20;
-
-/// Rectangles have about so many pixels at most: it bounds the memory of a client. The tiles of the largest picture, in
-/// rectangles of their own, are fewer than an update can count.
-const MAX_RECTANGLE: u32 = 256 * 1024;
 
 /// What the reading side tells the writing side.
 struct Client {
@@ -300,88 +297,6 @@ fn around(a: Rectangle, b: Rectangle) -> Rectangle {
     }
 }
 
-/// The tiles that a client has not got.
-#[derive(Default)]
-struct Dirty {
-    tiles: Vec<bool>,
-    columns: u32,
-}
-
-impl Dirty {
-    /// Everything of a picture of this size.
-    fn all(size: (u32, u32)) -> Dirty {
-        let columns = size.0.div_ceil(TILE);
-        Dirty {
-            tiles: vec![true; (columns * size.1.div_ceil(TILE)) as usize],
-            columns,
-        }
-    }
-
-    fn range(&self, area: Rectangle) -> (std::ops::Range<u32>, std::ops::Range<u32>) {
-        let rows = (self.tiles.len() as u32)
-            .checked_div(self.columns)
-            .unwrap_or(0);
-        let end = |start: u32, length: u32, most: u32| match length {
-            0 => 0,
-            _ => (start + length).div_ceil(TILE).min(most),
-        };
-        (
-            area.x / TILE..end(area.x, area.width, self.columns),
-            area.y / TILE..end(area.y, area.height, rows),
-        )
-    }
-
-    fn mark(&mut self, area: Rectangle) {
-        let (columns, rows) = self.range(area);
-        for row in rows {
-            for column in columns.clone() {
-                self.tiles[(row * self.columns + column) as usize] = true;
-            }
-        }
-    }
-
-    /// Takes what lies in `area`, as few rectangles: runs of tiles, and equal runs below each other. Whole tiles are sent,
-    /// even if `area` has only a part of them.
-    fn take(&mut self, area: Rectangle, size: (u32, u32)) -> Vec<Rectangle> {
-        let (columns, rows) = self.range(area);
-        let mut rectangles: Vec<Rectangle> = Vec::new();
-        for row in rows {
-            let mut column = columns.start;
-            while column < columns.end {
-                let start = column;
-                while column < columns.end
-                    && std::mem::take(&mut self.tiles[(row * self.columns + column) as usize])
-                {
-                    column += 1;
-                }
-                if start == column {
-                    column += 1;
-                    continue;
-                }
-                let (x, y) = (start * TILE, row * TILE);
-                let width = (column * TILE).min(size.0) - x;
-                let height = TILE.min(size.1 - y);
-                let above = rectangles.iter_mut().find(|above| {
-                    above.x == x
-                        && above.width == width
-                        && above.y + above.height == y
-                        && (above.height + height).saturating_mul(width) <= MAX_RECTANGLE
-                });
-                match above {
-                    Some(above) => above.height += height,
-                    None => rectangles.push(Rectangle {
-                        x,
-                        y,
-                        width,
-                        height,
-                    }),
-                }
-            }
-        }
-        rectangles
-    }
-}
-
 /// What a client was told beside pictures.
 #[derive(Default)]
 struct Told {
@@ -441,7 +356,7 @@ impl Writer {
                 let ready = self.viewer.stale()
                     || state.whole.is_some()
                     || state.resize_asked
-                    || self.pending(area)
+                    || self.dirty.any(area)
                     || self.news(&state.encodings);
                 if ready {
                     self.viewer.look(false);
@@ -457,16 +372,6 @@ impl Writer {
             }
             client.changed.wait(&mut state);
         }
-    }
-
-    /// Whether something in `area` is still owed.
-    fn pending(&self, area: Rectangle) -> bool {
-        let (columns, mut rows) = self.dirty.range(area);
-        rows.any(|row| {
-            columns
-                .clone()
-                .any(|column| self.dirty.tiles[(row * self.dirty.columns + column) as usize])
-        })
     }
 
     /// Whether the client is to be told something beside pictures.
@@ -495,7 +400,7 @@ impl Writer {
         }
         let encoding = Encoder::choose(&order.encodings);
         let mut parts = Vec::new();
-        for whole in self.dirty.take(order.area, self.size) {
+        for whole in self.dirty.take(order.area, self.size, u64::MAX) {
             // Tall and wide rectangles in bands.
             let band = (MAX_RECTANGLE / whole.width.max(1)).max(1);
             for y in (whole.y..whole.y + whole.height).step_by(band as usize) {
@@ -585,16 +490,6 @@ impl Writer {
             }
         }
         resized
-    }
-}
-
-/// The pixels of a part; what lies outside of the picture is black.
-fn copy(frame: &Frame, part: Rectangle, into: &mut Vec<u32>) {
-    into.clear();
-    for y in part.y..part.y + part.height {
-        let row = frame.row(y, part.x, part.width);
-        into.extend_from_slice(row);
-        into.resize(into.len() + part.width as usize - row.len(), 0);
     }
 }
 

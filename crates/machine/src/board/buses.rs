@@ -254,6 +254,8 @@ pub fn plug(devices: &[description::Device], around: &Surroundings) -> Result<Pl
                 let slot = on_bus(around, device, nvme).map_err(|e| fail(e.to_string()))?;
                 path = Some((slot, Target::Nvme { namespace: 1 }));
             }
+            // On the board, not on a bus.
+            Kind::Tpm { .. } => {}
         }
         if let Some(index) = device.bootindex {
             let (slot, target) = path
@@ -292,6 +294,7 @@ fn model(kind: &Kind) -> &'static str {
             Codec::Micro => "hda-micro",
         },
         Kind::Nvme { .. } => "nvme",
+        Kind::Tpm { interface, .. } => super::tpm::model(*interface),
     }
 }
 

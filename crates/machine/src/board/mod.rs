@@ -5,6 +5,7 @@ mod drives;
 mod firmware_files;
 mod layout;
 mod rtc;
+mod tpm;
 mod wiring;
 
 use std::fs::File;
@@ -118,7 +119,9 @@ impl Board {
             AcpiChoice::Auto => has_firmware,
             AcpiChoice::Off => false,
         };
-        let layout = layout::layout(description, acpi, features.pmu)?;
+        let mut layout = layout::layout(description, acpi, features.pmu)?;
+        let tpm = tpm::open(&description.devices)?;
+        layout.tpm = tpm.as_ref().map(tpm::Opened::place);
         let clock = Clock::new();
         clock.stop();
         let config = engine::Config {
@@ -219,6 +222,9 @@ impl Board {
         };
         let fw_cfg = FwCfg::new("fw_cfg", dma.clone());
         parts.add(layout.fw_cfg, &fw_cfg)?;
+        if let Some(tpm) = tpm {
+            tpm.add(&mut parts)?;
+        }
         let flash_locks = flashes(description, &layout, &mut parts, &vm)?;
 
         let controller = gic.clone();

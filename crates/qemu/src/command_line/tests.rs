@@ -1,4 +1,5 @@
 use super::*;
+use machine::description::{TpmBackend, TpmInterface};
 
 fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_string).collect()
@@ -245,7 +246,7 @@ fn what_is_to_come_says_so() {
         "-machine virt -device virtio-vga",
         "-machine virt -device virtio-sound-pci",
         "-machine virt -audio none,model=virtio",
-        "-machine virt -device tpm-crb-device",
+        "-machine virt -device virtio-balloon-pci",
         "-machine virt -netdev user,id=n",
         "-machine virt -nic user",
         "-machine virt,virtualization=on",
@@ -364,5 +365,61 @@ fn no_argument_makes_it_panic() {
             });
         }
         let _ = parse(&line);
+    }
+}
+
+#[test]
+fn tpms() {
+    let tpm = |line: &str| match &run(line).machine.devices.last().unwrap().kind {
+        Kind::Tpm { interface, backend } => (*interface, backend.clone()),
+        other => panic!("{other:?}"),
+    };
+    let socket = TpmBackend::Emulator {
+        socket: "/run/swtpm".into(),
+    };
+    assert_eq!(
+        tpm(
+            "-machine virt -tpmdev emulator,id=tpm0,chardev=chrtpm -device tpm-tis-device,tpmdev=tpm0 \
+             -chardev socket,id=chrtpm,path=/run/swtpm"
+        ),
+        (TpmInterface::Tis, socket)
+    );
+    let managed = |state: &str, optional| TpmBackend::Managed {
+        state: state.into(),
+        optional,
+    };
+    assert_eq!(
+        tpm(
+            "-machine virt -drive file=/vm/cd.iso,media=cdrom,if=none,id=c -device qemu-xhci -device usb-storage,drive=c \
+             -drive file=/vm/win11.qcow2,if=none,id=d -device nvme,drive=d,serial=x \
+             -tpmdev managed,id=t -device tpm-crb-device,tpmdev=t"
+        ),
+        (TpmInterface::Crb, managed("/vm/win11.tpm", false))
+    );
+    assert_eq!(
+        tpm("-machine virt -tpmdev managed,id=t,state=/x,optional=on -device tpm-crb-device,tpmdev=t").1,
+        managed("/x", true)
+    );
+    for (line, message) in [
+        ("-device tpm-crb-device", "'tpmdev' property is not set"),
+        ("-device tpm-crb-device,tpmdev=t", "can't find value 't'"),
+        ("-tpmdev managed,id=t", "no device uses this TPM"),
+        (
+            "-tpmdev managed,id=t -device tpm-crb-device,tpmdev=t",
+            "no disk to keep",
+        ),
+        (
+            "-tpmdev emulator,id=t,chardev=c",
+            "tpm chardev 'c' not found",
+        ),
+        (
+            "-tpmdev passthrough,id=t",
+            "does not pass a host's TPM through",
+        ),
+        ("-chardev socket,id=c,path=/x", "for -tpmdev emulator only"),
+        ("-chardev pty,id=c", "'pty' yet"),
+    ] {
+        let line = format!("-machine virt {line}");
+        assert!(error(&line).contains(message), "{line}: {}", error(&line));
     }
 }
