@@ -46,9 +46,12 @@ impl Picture {
         self.pixels.iter().filter(near).count() as f64 / self.pixels.len().max(1) as f64
     }
 
-    /// Whether this looks like Debian's text installer: newt's blue around a grey window.
+    /// Whether this looks like a menu of Debian's text installer: a grey window, a red mark in it, newt's blue around.
     pub fn is_text_installer(&self) -> bool {
-        self.share([0, 0, 0xaa], 24) > 0.2 && self.share([0xaa, 0xaa, 0xaa], 24) > 0.1
+        let window = self.share([0xaa, 0xaa, 0xaa], 24);
+        let mark = self.share([0xaa, 0, 0], 24);
+        let around = self.share([0, 0, 0xaa], 24);
+        window > 0.1 && around > 0.04 && window + around > 0.6 && mark > 0.004
     }
 
     /// The rows of `height`-pixel text lines that differ from another picture of the same size.

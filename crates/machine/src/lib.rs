@@ -69,6 +69,14 @@ pub enum BuildError {
         drive: String,
         error: storage::OpenError,
     },
+    #[error(
+        "Could not use '{}': the medium has {expected} bytes, the file only {size}: it is cut short\nDownload or copy it again", path.display()
+    )]
+    ShortMedium {
+        path: PathBuf,
+        expected: u64,
+        size: u64,
+    },
     #[error("{name}: {reason}")]
     Device { name: String, reason: String },
     #[error(transparent)]

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
+use guests::initrd;
 use guests::packages::Suite;
+use guests::run::{Builder, Machine};
 
 /// For a slow, busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(300);
@@ -18,4 +20,29 @@ pub fn dormer() -> &'static Path {
 /// A firmware image of the distribution.
 pub fn firmware(name: &str) -> Result<PathBuf> {
     guests::firmware(Suite::Bookworm, name)
+}
+
+/// A new disk image.
+pub fn image(path: &Path, format: &str, size: &str) -> Result<()> {
+    guests::packages::run(
+        std::process::Command::new("qemu-img")
+            .args(["create", "-q", "-f", format])
+            .arg(path)
+            .arg(size),
+    )?;
+    Ok(())
+}
+
+/// The distribution's kernel by `-kernel`, whose init runs a script; `words` come to it as variables.
+pub fn run_linux(builder: Builder, script: &str, words: &str) -> Result<Machine> {
+    let kernel = guests::kernel()?;
+    let initrd = initrd::build(&kernel, initrd::MODULES, script, &[])?;
+    builder
+        .arg("-kernel")
+        .arg(&kernel.image)
+        .arg("-initrd")
+        .arg(initrd)
+        .arg("-append")
+        .arg(format!("console=ttyAMA0 {words}"))
+        .start()
 }

@@ -8,6 +8,8 @@ use storage::{Disk, Image, ImageOptions, OpenError, PausingDisk, Stall};
 use crate::BuildError;
 use crate::description::Drive;
 
+use super::medium;
+
 /// Called with a drive's stall. Set once the machine runs.
 pub type StallHook = Arc<OnceLock<Box<dyn Fn(&Stall) + Send + Sync>>>;
 
@@ -61,6 +63,16 @@ impl DriveEntry {
         } else {
             Image::open(options).map_err(fail)?
         };
+        let size = image.disk.size();
+        if drive.cdrom
+            && let Some(expected) = medium::missing(&image.disk)
+        {
+            return Err(BuildError::ShortMedium {
+                path: options.path.clone(),
+                expected,
+                size,
+            });
+        }
         let layers = &image.layers[usize::from(snapshot)..];
         entry.image = Some(ImageEntry {
             file: options.path.display().to_string(),
@@ -69,7 +81,7 @@ impl DriveEntry {
                 .map(|l| l.format.to_string())
                 .unwrap_or_default(),
             read_only: image.disk.read_only(),
-            size: image.disk.size(),
+            size,
             backing_depth: layers.len().saturating_sub(1),
         });
         let hook = hook.clone();

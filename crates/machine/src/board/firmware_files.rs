@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use devices::flash;
 use devices::fw_cfg::FwCfg;
 use firmware::board::Range;
 use firmware::boot_order::{self, BootDevice};
@@ -48,6 +49,17 @@ pub fn bios(name: &Path) -> Result<Vec<u8>, BuildError> {
     let path = images::Host::this()
         .rom(&name.to_string_lossy(), &[])
         .map_err(missing)?;
+    let size = std::fs::metadata(&path).map_or(0, |m| m.len());
+    if size > flash::SIZE {
+        return Err(BuildError::Load {
+            what: "firmware",
+            reason: format!(
+                "it has {size} bytes, which is more than the flash's {}",
+                flash::SIZE
+            ),
+            path,
+        });
+    }
     read("firmware", &path)
 }
 

@@ -4,6 +4,7 @@ mod buses;
 mod drives;
 mod firmware_files;
 mod layout;
+mod medium;
 mod rtc;
 mod tpm;
 mod wiring;
