@@ -1,7 +1,5 @@
 //! Dormer: a virtual machine for Windows 11 on Arm and every other AArch64 UEFI system.
 
-mod media;
-
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -24,8 +22,6 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    #[command(flatten)]
-    Media(media::Command),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +42,5 @@ fn main() -> ExitCode {
     }
     match Arguments::parse().command {
         Command::System { arguments } => qemu::main("dormer system", &arguments),
-        Command::Media(command) => media::run(command),
     }
 }

@@ -102,12 +102,8 @@ impl Builder {
         if !given("-display") && !given("-vnc") {
             add.extend(["-display".into(), "none".into()]);
         }
-        if self
-            .program
-            .file_name()
-            .is_some_and(|name| name != "dormer")
-            && !given("-nic")
-        {
+        // A network is for those who ask for one: firmware would try to boot from it.
+        if !given("-nic") && !given("-netdev") && !given("-net") {
             add.extend(["-nic".into(), "none".into()]);
         }
         if self.qmp {

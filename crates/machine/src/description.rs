@@ -36,6 +36,10 @@ pub struct Description {
     pub devices: Vec<Device>,
     /// Where sound goes; devices name them by `id`.
     pub audiodevs: Vec<audio::Options>,
+    /// Back ends of NICs (`-netdev`).
+    pub networks: Vec<Network>,
+    /// What listens on their wires (`-object filter-dump`).
+    pub filters: Vec<Filter>,
     /// The UART's far side, as `-serial` has it. `None`: not connected.
     pub serial: Option<String>,
     pub rtc: Rtc,
@@ -76,6 +80,8 @@ impl Default for Description {
             dtb: None,
             devices: Vec::new(),
             audiodevs: Vec::new(),
+            networks: Vec::new(),
+            filters: Vec::new(),
             serial: None,
             rtc: Rtc::Utc,
             no_reboot: false,
@@ -141,6 +147,31 @@ pub struct Drive {
     pub policy: storage::Policy,
 }
 
+/// A back end of a NIC.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Network {
+    pub id: String,
+    pub kind: NetworkKind,
+}
+
+/// What a back end is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NetworkKind {
+    User(Box<network::user::Config>),
+}
+
+/// Frames of a back end's wire, to a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Filter {
+    pub id: String,
+    /// The back end's id.
+    pub netdev: String,
+    pub file: PathBuf,
+    pub which: network::pcap::Which,
+    /// Bytes kept of each frame.
+    pub limit: u32,
+}
+
 /// A device of the board's buses.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Device {
@@ -180,6 +211,18 @@ pub enum Kind {
     VirtioRng {
         max_bytes: Option<u64>,
         period_ms: Option<u32>,
+        modern_only: bool,
+    },
+    UsbNcm {
+        netdev: Option<String>,
+        mac: [u8; 6],
+    },
+    VirtioNet {
+        /// The back end's id; without one the NIC has no carrier to anywhere.
+        netdev: Option<String>,
+        config: virtio::net::NetConfig,
+        /// MSI-X vectors, if not as many as there are queues and one.
+        vectors: Option<u16>,
         modern_only: bool,
     },
     VirtioGpu {

@@ -81,6 +81,8 @@ pub enum BuildError {
     Device { name: String, reason: String },
     #[error(transparent)]
     Audio(#[from] audio::OpenError),
+    #[error("{reason}")]
+    Network { id: String, reason: String },
     #[error("{0}")]
     Firmware(String),
     #[error("could not load {what} '{}': {reason}", path.display())]

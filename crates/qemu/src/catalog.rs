@@ -46,6 +46,7 @@ pub enum Category {
     Controller,
     Usb,
     Storage,
+    Network,
     Input,
     Display,
     Sound,
@@ -54,10 +55,11 @@ pub enum Category {
 
 impl Category {
     /// All, in the order they are listed.
-    pub const ALL: [Category; 7] = [
+    pub const ALL: [Category; 8] = [
         Category::Controller,
         Category::Usb,
         Category::Storage,
+        Category::Network,
         Category::Input,
         Category::Display,
         Category::Sound,
@@ -70,6 +72,7 @@ impl Category {
             Category::Controller => "Controller/Bridge/Hub devices:",
             Category::Usb => "USB devices:",
             Category::Storage => "Storage devices:",
+            Category::Network => "Network devices:",
             Category::Input => "Input devices:",
             Category::Display => "Display devices:",
             Category::Sound => "Sound devices:",
@@ -187,6 +190,62 @@ const CODEC: &[Property] = &[
     property("cad", Type::Uint32, "Address on the link, 0 to 14", "next"),
     property("mixer", Type::Bool, "Volume and mute", "on"),
 ];
+const NIC: &[Property] = &[
+    property(
+        "netdev",
+        Type::Str,
+        "ID of a -netdev to use as a back end",
+        "",
+    ),
+    property(
+        "mac",
+        Type::Str,
+        "Ethernet 6-byte MAC Address, example: 52:54:00:12:34:56",
+        "",
+    ),
+];
+const fn feature(name: &'static str) -> Property {
+    property(name, Type::Bool, "The feature is offered", "on")
+}
+const VIRTIO_NET: &[Property] = &[
+    property("mq", Type::Bool, "Several queues", "off"),
+    property(
+        "queues",
+        Type::Uint16,
+        "Pairs of queues with mq=on",
+        "one a processor",
+    ),
+    property(
+        "vectors",
+        Type::Uint32,
+        "MSI-X vectors",
+        "one a queue and one",
+    ),
+    property("rx_queue_size", Type::Uint16, "Descriptors", "256"),
+    property("tx_queue_size", Type::Uint16, "Descriptors", "256"),
+    property("host_mtu", Type::Uint16, "MTU that the guest is told", "0"),
+    property("speed", Type::Int32, "Mbit/s that the guest is told", "-1"),
+    property("duplex", Type::Str, "full", ""),
+    property("romfile", Type::Str, "Empty: there are no option ROMs", ""),
+    feature("csum"),
+    feature("guest_csum"),
+    feature("gso"),
+    feature("guest_tso4"),
+    feature("guest_tso6"),
+    feature("guest_ecn"),
+    feature("host_tso4"),
+    feature("host_tso6"),
+    feature("host_ecn"),
+    feature("host_uso"),
+    feature("mrg_rxbuf"),
+    feature("status"),
+    feature("ctrl_vq"),
+    feature("ctrl_rx"),
+    feature("ctrl_vlan"),
+    feature("ctrl_rx_extra"),
+    feature("ctrl_mac_addr"),
+    feature("ctrl_guest_offloads"),
+];
 
 /// What is built.
 pub const MODELS: &[Model] = &[
@@ -248,6 +307,22 @@ pub const MODELS: &[Model] = &[
         category: Category::Storage,
         description: "Non-Volatile Memory Express",
         properties: &[PCI, BOOT, DRIVE],
+    },
+    Model {
+        name: "virtio-net-pci",
+        alias: Some("virtio-net"),
+        bus: BusKind::Pci,
+        category: Category::Network,
+        description: "virtio network card",
+        properties: &[PCI, BOOT, VIRTIO, NIC, VIRTIO_NET],
+    },
+    Model {
+        name: "usb-ncm",
+        alias: None,
+        bus: BusKind::Usb,
+        category: Category::Network,
+        description: "USB network card, CDC NCM; its driver is in the box on Windows 11",
+        properties: &[USB, NIC],
     },
     Model {
         name: "usb-kbd",
@@ -407,12 +482,10 @@ const TPM: &[Property] = &[property("tpmdev", Type::Str, "ID of a -tpmdev", "")]
 
 /// Devices of the `virt` board that people's command lines name and that Dormer does not have yet, and what they are for.
 pub const PLANNED: &[(&str, &str)] = &[
-    ("virtio-net-pci", "network"),
-    ("virtio-net", "network"),
-    ("e1000", "network"),
-    ("e1000e", "network"),
-    ("usb-net", "network"),
-    ("usb-ncm", "network"),
+    ("e1000", "another network card; use virtio-net-pci"),
+    ("e1000e", "another network card; use virtio-net-pci"),
+    ("rtl8139", "another network card; use virtio-net-pci"),
+    ("usb-net", "RNDIS; use usb-ncm"),
     ("virtio-gpu-gl-pci", "3D; use virtio-gpu-pci"),
     ("virtio-gpu-device", "virtio-mmio; use virtio-gpu-pci"),
     (

@@ -10,6 +10,7 @@ use storage::{Cache, Discard, Format, ImageOptions, OnError, Policy};
 use crate::Error;
 use crate::catalog::{self, BusKind};
 use crate::keyval::{KeyValues, parse_bool, parse_number, parse_size};
+use crate::network::Networks;
 use crate::options::{Given, split};
 use crate::rtc;
 use crate::sound::Sound;
@@ -114,20 +115,28 @@ pub fn parse(arguments: &[String]) -> Result<Request, Error> {
     let mut drives = Vec::new();
     let mut sources = Vec::new();
     let mut tpms = Tpms::parse(&given)?;
+    let mut networks = Networks::default();
     let snapshot = given.iter().any(|g| g.name == "snapshot");
     for option in &given {
-        plain(&mut line, &mut drives, &mut sources, option).map_err(|e| at(e, option))?;
+        match option.name {
+            "netdev" | "nic" | "net" => networks.option(option.name, &option.value),
+            _ => plain(&mut line, &mut drives, &mut sources, &mut networks, option),
+        }
+        .map_err(|e| at(e, option))?;
     }
     for pending in &mut drives {
         pending.drive.snapshot |= snapshot;
     }
+    networks.finish(!given.iter().any(|g| g.name == "nodefaults"))?;
+    line.machine.devices = std::mem::take(&mut networks.nics);
     for option in given.iter().filter(|g| g.name == "device") {
         let device = device(
             &mut drives,
             &sources,
+            &mut networks,
             &mut sound,
             &mut tpms,
-            &line.machine.devices,
+            &line.machine,
             option,
         )
         .map_err(|e| at(e, option))?;
@@ -135,6 +144,11 @@ pub fn parse(arguments: &[String]) -> Result<Request, Error> {
     }
     line.machine.devices.extend(sound.devices()?);
     line.machine.audiodevs = sound.options;
+    for id in networks.unused() {
+        line.warnings.push(format!("netdev {id} has no peer"));
+    }
+    line.machine.networks = networks.networks;
+    line.machine.filters = networks.filters;
     line.drive_options = drives
         .iter()
         .map(|p| (p.drive.id.clone(), p.text.clone()))
@@ -348,6 +362,7 @@ fn plain(
     line: &mut CommandLine,
     drives: &mut Vec<Pending>,
     sources: &mut Vec<String>,
+    networks: &mut Networks,
     option: &Given,
 ) -> Result<(), Error> {
     let machine = &mut line.machine;
@@ -408,7 +423,7 @@ fn plain(
                 drives.len(),
             )?);
         }
-        "object" => object(value, sources)?,
+        "object" => object(value, sources, networks)?,
         "serial" => serial(machine, value)?,
         "monitor" if value != "none" && value != "null" => {
             return Err(
@@ -484,10 +499,6 @@ fn plain(
         "boot" => boot(machine, value)?,
         "fw_cfg" => machine.fw_cfg.push(fw_cfg(value)?),
         "smbios" => smbios(machine, value)?,
-        "nic" | "net" if value != "none" => {
-            return Err(Error::new("Dormer does not have the network yet")
-                .hint(format!("Use -{} none", option.name)));
-        }
         "vga" if value != "none" => line.warnings.push(
             "A -vga option was passed but this machine type does not use that option; \
              No VGA device has been created (use -device virtio-gpu-pci, -device ramfb, or both)"
@@ -690,7 +701,7 @@ fn policy(values: &mut KeyValues, default: Policy) -> Result<Policy, Error> {
     Ok(Policy { read, write })
 }
 
-fn object(value: &str, sources: &mut Vec<String>) -> Result<(), Error> {
+fn object(value: &str, sources: &mut Vec<String>, networks: &mut Networks) -> Result<(), Error> {
     let mut values = KeyValues::parse(value, Some("qom-type"));
     let kind = values.take("qom-type").unwrap_or_default();
     let id = values
@@ -698,6 +709,10 @@ fn object(value: &str, sources: &mut Vec<String>) -> Result<(), Error> {
         .ok_or_else(|| Error::new("Parameter 'id' is missing"))?;
     match kind.as_str() {
         "rng-builtin" => {}
+        "filter-dump" => {
+            networks.filter_dump(id.clone(), &mut values)?;
+            return Ok(values.finish()?);
+        }
         "rng-random" => match values.take("filename").as_deref() {
             None | Some("/dev/urandom" | "/dev/random") => {}
             Some(other) => {
@@ -709,7 +724,7 @@ fn object(value: &str, sources: &mut Vec<String>) -> Result<(), Error> {
         other => {
             return Err(
                 Error::new(format!("Dormer does not have the object type '{other}'"))
-                    .hint("It has: rng-builtin, rng-random"),
+                    .hint("It has: rng-builtin, rng-random, filter-dump"),
             );
         }
     }
@@ -836,11 +851,13 @@ fn smbios(machine: &mut Description, value: &str) -> Result<(), Error> {
 fn device(
     drives: &mut [Pending],
     sources: &[String],
+    networks: &mut Networks,
     sound: &mut Sound,
     tpms: &mut Tpms,
-    before: &[Device],
+    machine: &Description,
     option: &Given,
 ) -> Result<Device, Error> {
+    let before = &machine.devices;
     let mut values = KeyValues::parse(&option.value, Some("driver"));
     let name = values.take("driver").unwrap_or_default();
     let Some(model) = catalog::find(&name) else {
@@ -992,6 +1009,8 @@ fn device(
                 modern_only,
             }
         }
+        "usb-ncm" => networks.usb_ncm(&mut values)?,
+        "virtio-net-pci" => networks.virtio_net(&mut values, modern_only, machine.cpus)?,
         "virtio-gpu-pci" => {
             let number = |values: &mut KeyValues, key, default: u32| {
                 Ok::<_, Error>(values.take_number(key)?.map_or(default, |n| n as u32))
@@ -1091,7 +1110,7 @@ fn check_value(model: &str, property: &catalog::Property, value: &str) -> Result
     Ok(())
 }
 
-fn slot(address: &str) -> Result<u8, Error> {
+pub(crate) fn slot(address: &str) -> Result<u8, Error> {
     let (slot, function) = address.split_once('.').unwrap_or((address, "0"));
     let bad = || Error::new(format!("Property 'addr' doesn't take value '{address}'"));
     let slot = u8::from_str_radix(slot.trim_start_matches("0x"), 16).map_err(|_| bad())?;

@@ -58,6 +58,16 @@ Sound
          wav: [,path=FILE][,in.path=FILE][,out.frequency=HZ]; cpal: [,out.dev=NAME]
   -audio DRIVER[,model=hda]      the same for devices that name none; with model, a sound card too
 
+Network
+  -nic user|…[,model=virtio-net-pci][,mac=MAC][,...] | none
+                                 a NIC and its back end; without any network option: -nic user
+  -netdev user,id=ID[,net=ADDR/BITS][,host=][,dns=][,dhcpstart=][,restrict=on][,hostname=]
+         [,hostfwd=tcp|udp:[HADDR]:HPORT-[GADDR]:GPORT][,guestfwd=tcp:ADDR:PORT-cmd:COMMAND]
+         [,tftp=DIR][,bootfile=FILE][,ipv6=off][,resolver=ADDR[:PORT]][,...]   `-netdev help`
+  -device virtio-net-pci,netdev=ID[,mac=MAC][,mq=on]
+  -device usb-ncm,netdev=ID[,mac=MAC]   its driver is in the box on Windows 11
+  -object filter-dump,id=ID,netdev=ID,file=FILE[,maxlen=N][,queue=all|rx|tx]
+
 Screen, serial line, control
   -display none|vnc=...          without it: VNC on the first free port of this host
   -display web[=[HOST]:PORT][,name=NAME]  a page for browsers, at the address printed
@@ -110,7 +120,9 @@ pub fn requested(given: &[Given]) -> Result<Option<String>, Error> {
             "display" => "Available display backend types:\nnone\nvnc\nweb\n".to_string(),
             "audio" if value.contains("model=") => crate::sound::cards().to_string(),
             "audiodev" | "audio" => crate::sound::drivers(),
-            "object" => "List of user creatable objects:\n  rng-builtin\n  rng-random\n".to_string(),
+            "object" => "List of user creatable objects:\n  rng-builtin\n  rng-random\n  filter-dump\n".to_string(),
+            "netdev" => crate::network::BACKENDS.to_string(),
+            "nic" | "net" => crate::network::MODELS.to_string(),
             "drive" => "Supported formats: raw qcow2\n".to_string(),
             _ => continue,
         };

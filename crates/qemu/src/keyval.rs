@@ -83,6 +83,18 @@ impl KeyValues {
         found
     }
 
+    /// Takes all values of a key that may be given several times.
+    pub fn take_all(&mut self, key: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        for ((name, value), taken) in self.entries.iter().zip(&mut self.taken) {
+            if name == key {
+                *taken = true;
+                found.push(value.clone());
+            }
+        }
+        found
+    }
+
     /// Takes an `on`/`off` value.
     pub fn take_bool(&mut self, key: &str) -> Result<Option<bool>, ValueError> {
         self.take(key).map(|v| parse_bool(key, &v)).transpose()

@@ -8,6 +8,7 @@ pub mod command_line;
 mod error;
 pub mod help;
 pub mod keyval;
+mod network;
 pub mod options;
 pub mod qmp;
 mod rtc;

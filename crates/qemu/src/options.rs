@@ -68,10 +68,10 @@ const OPTIONS: &[(&[&str], bool, Support)] = &[
     (&["smbios"], true, Support::Yes),
     (&["nic"], true, Support::Yes),
     (&["net"], true, Support::Yes),
+    (&["netdev"], true, Support::Yes),
     (&["vga"], true, Support::Yes),
     (&["parallel"], true, Support::Yes),
     (&["pidfile"], true, Support::Yes),
-    (&["netdev"], true, Support::NotYet("the network")),
     (&["audiodev"], true, Support::Yes),
     (&["audio"], true, Support::Yes),
     (&["tpmdev"], true, Support::Yes),
@@ -250,8 +250,6 @@ mod tests {
         let text = |words: &[&str]| split(&arguments(words)).unwrap_err().to_string();
         assert_eq!(text(&["-foo"]), "-foo: invalid option");
         assert_eq!(text(&["-m"]), "-m: requires an argument");
-        assert!(
-            text(&["-netdev", "user,id=n"]).contains("does not have this option yet (the network)")
-        );
+        assert!(text(&["-tpmdev", "x"]).contains("does not have this option yet (the TPM)"));
     }
 }

@@ -13,6 +13,7 @@ mod chain;
 mod device;
 pub mod gpu;
 mod interrupts;
+pub mod net;
 mod pci;
 mod queue;
 pub mod rng;

@@ -5,7 +5,7 @@
 //! DEVICE_NEEDS_RESET and gives no more chains.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use memory::Dma;
@@ -61,6 +61,8 @@ struct Ring {
     /// Chains given back that the driver has not been told of, and since when.
     unsignalled: u32,
     since: Option<Instant>,
+    /// The used index when the driver was last considered for an interrupt.
+    considered: u16,
 }
 
 impl Virtqueue {
@@ -126,6 +128,7 @@ impl Virtqueue {
             quiet: false,
             unsignalled: 0,
             since: None,
+            considered: position.next_used,
         });
     }
 
@@ -214,6 +217,59 @@ impl Virtqueue {
         }
     }
 
+    /// Gives several chains back at once, each with the bytes written to it: the driver sees all of them or none, as for
+    /// a packet in several receive buffers (VIRTIO 5.1.6.4.2).
+    pub fn complete_together(&self, chains: &[Chain], written: &[u32]) {
+        let Some((last, others)) = chains.split_last() else {
+            return;
+        };
+        let epoch = self.epoch.read();
+        if *epoch != last.epoch || !self.interrupts.bus_master() {
+            return;
+        }
+        let mut slot = self.ring.lock();
+        let Some(ring) = slot.as_mut() else { return };
+        let (used, size) = (ring.queue.used_ring(), ring.queue.size());
+        let mut next = ring.queue.next_used();
+        let mut done = Ok(());
+        for (chain, &length) in others.iter().zip(written) {
+            let at = used + 4 + u64::from(next % size) * 8;
+            let element = u64::from(chain.head) | u64::from(length) << 32;
+            done = done.and(self.dma.write(at, &element.to_le_bytes()));
+            next = next.wrapping_add(1);
+        }
+        ring.queue.set_next_used(next);
+        let length = written.get(others.len()).copied().unwrap_or(0);
+        // The index moves with the last element only.
+        let last = ring
+            .queue
+            .add_used(self.dma.memory(), last.head, length)
+            .is_ok();
+        if done.is_err() || !last {
+            *slot = None;
+            drop(slot);
+            return self.broken("a used ring that cannot be written");
+        }
+        ring.unsignalled += chains.len() as u32;
+        self.signal(ring);
+    }
+
+    /// Un-takes the last `count` chains that [`Virtqueue::pop`] gave in this epoch; they come again.
+    pub fn put_back(&self, epoch: u64, count: u16) {
+        let now = self.epoch.read();
+        if *now == epoch
+            && let Some(ring) = self.ring.lock().as_mut()
+        {
+            let next = ring.queue.next_avail().wrapping_sub(count);
+            ring.queue.set_next_avail(next);
+        }
+    }
+
+    /// Descriptors of the ring as the driver set it up; 0 if it does not run.
+    pub fn size(&self) -> u16 {
+        self.ring.lock().as_ref().map_or(0, |r| r.queue.size())
+    }
+
     /// Tells the driver of all chains that were given back.
     pub fn flush(&self) {
         let _epoch = self.epoch.read();
@@ -263,14 +319,23 @@ impl Ring {
         Err("an available ring that cannot make up its mind".into())
     }
 
+    /// Whether the driver wants to hear of what came since this was last asked (VIRTIO 2.7.7.2, 2.7.10).
     fn wants_interrupt(&mut self, dma: &Dma) -> bool {
-        let wanted = self.queue.needs_notification(dma.memory()).unwrap_or(true);
-        if self.queue.event_idx_enabled() {
-            return wanted;
+        // What was used must be seen before the driver's wish is read.
+        fence(Ordering::SeqCst);
+        let now = self.queue.next_used();
+        let before = std::mem::replace(&mut self.considered, now);
+        let read = |address| {
+            let value = dma
+                .memory()
+                .load::<u16>(GuestAddress(address), Ordering::Acquire);
+            value.map(u16::from_le).ok()
+        };
+        let available = self.queue.avail_ring();
+        if !self.queue.event_idx_enabled() {
+            return read(available).is_none_or(|flags| flags & AVAIL_F_NO_INTERRUPT == 0);
         }
-        let flags = dma
-            .memory()
-            .load::<u16>(GuestAddress(self.queue.avail_ring()), Ordering::Acquire);
-        flags.map_or(true, |f| u16::from_le(f) & AVAIL_F_NO_INTERRUPT == 0)
+        let event = read(available + 4 + u64::from(self.queue.size()) * 2);
+        event.is_none_or(|event| now.wrapping_sub(event).wrapping_sub(1) < now.wrapping_sub(before))
     }
 }

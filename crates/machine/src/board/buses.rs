@@ -16,6 +16,7 @@ use usb::device::UsbDevice;
 use usb::xhci::Xhci;
 
 use super::drives::{DriveEntry, StallHook};
+use super::network::Links;
 use crate::BuildError;
 use crate::description::{self, Codec, Drive, Kind};
 
@@ -37,6 +38,7 @@ pub struct Plugged {
     /// Devices that are not functions of the bus.
     pub devices: Vec<Arc<dyn Device>>,
     pub drives: Vec<DriveEntry>,
+    pub links: Links,
     /// Firmware's names of devices with a `bootindex`, in order.
     pub boot_order: Vec<BootDevice>,
 }
@@ -54,9 +56,16 @@ struct Link {
     hda: Arc<hda::Hda>,
 }
 
-/// Plugs in all devices, in order.
-pub fn plug(devices: &[description::Device], around: &Surroundings) -> Result<Plugged, BuildError> {
-    let mut plugged = Plugged::default();
+/// Plugs in all devices, in order, the NICs to these wires.
+pub fn plug(
+    devices: &[description::Device],
+    wires: Links,
+    around: &Surroundings,
+) -> Result<Plugged, BuildError> {
+    let mut plugged = Plugged {
+        links: wires,
+        ..Plugged::default()
+    };
     let mut controllers: Vec<Controller> = Vec::new();
     let mut links: Vec<Link> = Vec::new();
     let mut boot: Vec<(i32, BootDevice)> = Vec::new();
@@ -208,6 +217,37 @@ pub fn plug(devices: &[description::Device], around: &Surroundings) -> Result<Pl
                     .map_err(|e| fail(e.to_string()))?;
                 on_virtio(around, device, Arc::new(rng), *modern_only).map_err(fail)?;
             }
+            Kind::UsbNcm { netdev, mac } => {
+                let link = plugged
+                    .links
+                    .take(netdev.as_deref(), &name)
+                    .map_err(|why| fail(format!("Property 'usb-ncm.netdev' {why}")))?;
+                let config = usb::ncm::Config {
+                    name: name.clone(),
+                    mac: *mac,
+                };
+                let ncm = usb::ncm::Ncm::new(config, link)
+                    .ok_or_else(|| fail("its netdev is in use".into()))?;
+                on_port(&controllers, device, ncm).map_err(fail)?;
+            }
+            Kind::VirtioNet {
+                netdev,
+                config,
+                vectors,
+                modern_only,
+            } => {
+                let link = plugged
+                    .links
+                    .take(netdev.as_deref(), &name)
+                    .map_err(|why| fail(format!("Property 'virtio-net-device.netdev' {why}")))?;
+                let options = virtio::PciOptions {
+                    disable_legacy: *modern_only,
+                    vectors: *vectors,
+                    ..Default::default()
+                };
+                let slot = nic(around, device, &name, config, link, &options).map_err(fail)?;
+                path = Some((slot, Target::Network));
+            }
             Kind::VirtioGpu {
                 max_outputs,
                 xres,
@@ -285,6 +325,8 @@ fn model(kind: &Kind) -> &'static str {
         Kind::Ramfb => "ramfb",
         Kind::VirtioBlk { .. } => "virtio-blk-pci",
         Kind::VirtioRng { .. } => "virtio-rng-pci",
+        Kind::UsbNcm { .. } => "usb-ncm",
+        Kind::VirtioNet { .. } => "virtio-net-pci",
         Kind::VirtioGpu { .. } => "virtio-gpu-pci",
         Kind::Hda { ich9: false, .. } => "intel-hda",
         Kind::Hda { ich9: true, .. } => "ich9-intel-hda",
@@ -318,6 +360,22 @@ fn on_virtio(
     };
     let function =
         virtio::VirtioPci::new(kind, around.dma.clone(), &options).map_err(|e| e.to_string())?;
+    on_bus(around, device, function).map_err(|e| e.to_string())
+}
+
+fn nic(
+    around: &Surroundings,
+    device: &description::Device,
+    name: &str,
+    config: &virtio::net::NetConfig,
+    link: Arc<network::Link>,
+    options: &virtio::PciOptions,
+) -> Result<u8, String> {
+    let net = virtio::net::Net::new(name, config.clone(), link).map_err(|e| e.to_string())?;
+    let net = Arc::new(net);
+    let function = virtio::VirtioPci::new(net.clone(), around.dma.clone(), options)
+        .map_err(|e| e.to_string())?;
+    net.set_interrupts(function.interrupts().clone());
     on_bus(around, device, function).map_err(|e| e.to_string())
 }
 

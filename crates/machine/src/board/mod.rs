@@ -5,6 +5,7 @@ mod drives;
 mod firmware_files;
 mod layout;
 mod medium;
+mod network;
 mod rtc;
 mod tpm;
 mod wiring;
@@ -66,6 +67,7 @@ pub struct Board {
     serial: Arc<pl011::Pl011>,
     drives: Vec<DriveEntry>,
     audios: Vec<Arc<Audio>>,
+    links: network::Links,
     _flash_locks: Vec<File>,
     on_stall: StallHook,
     on_system_request: SystemHook,
@@ -256,8 +258,10 @@ impl Board {
         let on_stall = StallHook::default();
         let audios = description.audiodevs.iter().map(Audio::open);
         let audios = audios.collect::<Result<Vec<_>, _>>()?;
+        let links = network::Links::open(&description.networks, &description.filters)?;
         let plugged = buses::plug(
             &description.devices,
+            links,
             &buses::Surroundings {
                 bus: &bus,
                 dma: &dma,
@@ -304,6 +308,7 @@ impl Board {
             serial: uart,
             drives: plugged.drives,
             audios,
+            links: plugged.links,
             _flash_locks: flash_locks,
             on_stall,
             on_system_request,
@@ -356,6 +361,11 @@ impl Board {
     /// Every drive.
     pub fn drives(&self) -> &[DriveEntry] {
         &self.drives
+    }
+
+    /// Cuts or mends the wire of a NIC or back end, by its name: whether there is such a thing.
+    pub fn set_link(&self, name: &str, up: bool) -> bool {
+        self.links.set_link(name, up)
     }
 
     /// The device tree as the guest gets it (`dumpdtb=`).
@@ -423,6 +433,7 @@ impl Board {
 
     /// Brings everything to the host's disk.
     pub(crate) fn shut_down(&self) {
+        self.links.stop();
         for drive in &self.drives {
             drive.close();
         }

@@ -28,6 +28,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("quit", quit),
     ("screendump", screendump),
     ("send-key", send_key),
+    ("set_link", set_link),
     ("stop", stop),
     ("system_powerdown", system_powerdown),
     ("system_reset", system_reset),
@@ -127,6 +128,24 @@ fn query_uuid(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
 fn query_target(value: &Value, _: &Handle) -> Result<Value, QmpError> {
     none(value)?;
     Ok(json!({ "arch": "aarch64" }))
+}
+
+fn set_link(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Arguments {
+        name: String,
+        up: bool,
+    }
+    let given: Arguments = arguments(value)?;
+    if machine.board().set_link(&given.name, given.up) {
+        Ok(json!({}))
+    } else {
+        Err(QmpError::device_not_found(format!(
+            "Device '{}' not found",
+            given.name
+        )))
+    }
 }
 
 fn query_cpus_fast(value: &Value, machine: &Handle) -> Result<Value, QmpError> {

@@ -33,6 +33,14 @@ impl QmpError {
         }
     }
 
+    /// Of class DeviceNotFound.
+    pub fn device_not_found(description: impl ToString) -> QmpError {
+        QmpError {
+            class: "DeviceNotFound",
+            description: description.to_string(),
+        }
+    }
+
     fn not_found(description: String) -> QmpError {
         QmpError {
             class: "CommandNotFound",

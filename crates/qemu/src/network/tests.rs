@@ -1,0 +1,191 @@
+use super::*;
+use machine::description::NetworkKind;
+use network::user::{Config, Target, Transport};
+
+fn networks(options: &[(&str, &str)]) -> Result<Networks, Error> {
+    let mut networks = Networks::default();
+    for (name, value) in options {
+        networks.option(name, value)?;
+    }
+    networks.finish(true)?;
+    Ok(networks)
+}
+
+fn user(value: &str) -> Config {
+    let networks = networks(&[("netdev", &format!("user,id=n0,{value}"))]).unwrap();
+    let NetworkKind::User(config) = &networks.networks[0].kind;
+    (**config).clone()
+}
+
+fn error(options: &[(&str, &str)]) -> String {
+    networks(options)
+        .err()
+        .map(|e| e.to_string())
+        .unwrap_or_default()
+}
+
+#[test]
+fn a_default_nic_unless_somebody_speaks_of_the_network() {
+    let nics = |options: &[(&str, &str)]| networks(options).unwrap().nics;
+    let first = nics(&[]);
+    assert_eq!(first.len(), 1);
+    assert_eq!(first[0].address, Some(1));
+    assert!(matches!(&first[0].kind, Kind::VirtioNet { config, .. } if config.mac[5] == 0x56));
+    assert!(nics(&[("nic", "none")]).is_empty());
+    assert!(nics(&[("net", "none")]).is_empty());
+    assert!(nics(&[("netdev", "user,id=a")]).is_empty());
+    let mut quiet = Networks::default();
+    quiet.finish(false).unwrap();
+    assert!(quiet.nics.is_empty());
+    assert_eq!(
+        nics(&[
+            ("nic", "user,model=virtio-net-pci"),
+            ("nic", "user,mac=52:54:00:00:00:01")
+        ])
+        .len(),
+        2
+    );
+    let old = networks(&[("net", "nic,model=virtio"), ("net", "user,hostfwd=::0-:22")]).unwrap();
+    assert_eq!((old.nics.len(), old.networks.len()), (1, 1));
+    assert_eq!(old.unused().count(), 0);
+}
+
+#[test]
+fn addresses_are_each_given_once() {
+    let mut networks = Networks::default();
+    assert_eq!(
+        networks.mac(Some([0x52, 0x54, 0, 0x12, 0x34, 0x56]))[5],
+        0x56
+    );
+    assert_eq!(networks.mac(None)[5], 0x57);
+    assert_eq!(
+        parse_mac("52:54:0:12:34:56").unwrap(),
+        [0x52, 0x54, 0, 0x12, 0x34, 0x56]
+    );
+    for bad in [
+        "",
+        "52:54:00:12:34",
+        "52:54:00:12:34:567",
+        "01:00:00:00:00:00",
+        "x:0:0:0:0:0",
+    ] {
+        assert!(parse_mac(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn user_options() {
+    let plain = user("");
+    assert_eq!(plain, Config::default());
+    let config = user(
+        "net=192.168.76.0/24,host=192.168.76.1,dhcpstart=192.168.76.9,hostname=h,domainname=d,dnssearch=a,dnssearch=b,restrict=on,ipv6=off",
+    );
+    let v4 = config.ipv4.unwrap();
+    assert_eq!(
+        (
+            v4.host.octets()[3],
+            v4.dns.octets()[3],
+            v4.dhcp_start.octets()[3]
+        ),
+        (1, 3, 9)
+    );
+    assert!(config.restricted && config.ipv6.is_none());
+    assert_eq!(config.search, ["a", "b"]);
+    assert_eq!(user("net=10.9.8.0/255.255.255.0").ipv4.unwrap().prefix, 24);
+    assert_eq!(user("resolver=192.0.2.1").resolvers[0].port(), 53);
+    let v6 = user("ipv6-prefix=fd00::,ipv6-prefixlen=64").ipv6.unwrap();
+    assert_eq!(v6.host, "fd00::2".parse::<std::net::Ipv6Addr>().unwrap());
+}
+
+#[test]
+fn forwards() {
+    let config = user("hostfwd=tcp::2222-:22,hostfwd=udp:127.0.0.1:53-10.0.2.20:5353");
+    let [ssh, dns] = &config.host_forwards[..] else {
+        panic!()
+    };
+    assert_eq!(ssh.host, "0.0.0.0:2222".parse().unwrap());
+    assert_eq!(ssh.guest, "10.0.2.15:22".parse().unwrap());
+    assert_eq!(dns.transport, Transport::Udp);
+    let six = user("hostfwd=tcp:[::1]:80-[fec0::15]:80");
+    assert_eq!(six.host_forwards[0].host, "[::1]:80".parse().unwrap());
+    let config =
+        user("guestfwd=tcp:10.0.2.100:6667-cmd:nc -l,,x,guestfwd=tcp:10.0.2.101:1-unix:/s");
+    assert_eq!(
+        config.guest_forwards[0].target,
+        Target::Command("nc -l,x".into())
+    );
+    assert_eq!(config.guest_forwards[1].target, Target::Unix("/s".into()));
+    for (rule, why) in [
+        ("hostfwd=tcp::x-:22", "Bad host port"),
+        ("hostfwd=tcp::22", "Missing guest address"),
+        ("hostfwd=sctp::1-:2", "Bad protocol name"),
+        ("hostfwd=tcp::1-10.0.3.1:2", "not in the guest's network"),
+        ("hostfwd=tcp::1-:0", "Bad guest port"),
+        ("guestfwd=tcp:10.0.2.2:1-cmd:x", "not free"),
+        ("guestfwd=tcp:10.0.2.9:1-chr0", "named character devices"),
+    ] {
+        let text = error(&[("netdev", &format!("user,id=n,{rule}"))]);
+        assert!(text.contains(why), "{rule}: {text}");
+    }
+}
+
+#[test]
+fn what_qemus_users_know() {
+    for (option, message) in [
+        (("netdev", "user"), "Parameter 'id' is missing"),
+        (
+            ("netdev", "nonsense,id=n"),
+            "Parameter 'type' does not accept value 'nonsense'",
+        ),
+        (
+            ("netdev", "user,id=n,foo=1"),
+            "Parameter 'foo' is unexpected",
+        ),
+        (("nic", "user,model=e1000"), "Unsupported NIC model: e1000"),
+        (
+            ("netdev", "user,id=n,ipv4=off,ipv6=off"),
+            "IPv4 and IPv6 disabled",
+        ),
+        (
+            ("netdev", "user,id=n,smb=/x"),
+            "Dormer does not have the file server",
+        ),
+        (
+            ("netdev", "vde,id=n"),
+            "Dormer does not have the back end 'vde'",
+        ),
+        (
+            ("netdev", "user,id=n,dns=10.0.2.2"),
+            "DNS must be different from host",
+        ),
+    ] {
+        let text = error(&[option]);
+        assert!(text.starts_with(message), "{option:?}: {text}");
+    }
+    let twice = error(&[("netdev", "user,id=n"), ("netdev", "user,id=n")]);
+    assert_eq!(twice, "Duplicate ID 'n' for netdev");
+    let mut two = networks(&[("netdev", "user,id=n")]).unwrap();
+    let mut device = |text: &str| {
+        two.virtio_net(&mut KeyValues::parse(text, None), false, 2)
+            .map_err(|e| e.to_string())
+    };
+    assert!(device("netdev=n,mq=on,csum=off").is_ok());
+    assert!(device("netdev=n").unwrap_err().contains("it's in use"));
+    assert!(
+        device("netdev=m")
+            .unwrap_err()
+            .contains("can't find value 'm'")
+    );
+    assert!(device("romfile=x").is_err() && device("romfile=").is_ok());
+}
+
+#[test]
+fn dumps() {
+    let mut networks = Networks::default();
+    let mut add = |text: &str| networks.filter_dump("f".into(), &mut KeyValues::parse(text, None));
+    add("netdev=n,file=x.pcap,maxlen=96,queue=tx").unwrap();
+    assert!(add("netdev=n").is_err());
+    assert!(add("netdev=n,file=x,queue=up").is_err());
+    assert_eq!(networks.filters[0].limit, 96);
+    assert_eq!(networks.filters[0].which, Which::FromGuest);
+}
