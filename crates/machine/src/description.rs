@@ -158,6 +158,9 @@ pub struct Network {
 #[derive(Clone, Debug, PartialEq)]
 pub enum NetworkKind {
     User(Box<network::user::Config>),
+    Stream(network::stream::Config),
+    #[cfg(target_os = "linux")]
+    Tap(network::tap::Config),
 }
 
 /// Frames of a back end's wire, to a file.

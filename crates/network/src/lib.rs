@@ -14,6 +14,9 @@ mod frame;
 mod link;
 mod offload;
 pub mod pcap;
+pub mod stream;
+#[cfg(target_os = "linux")]
+pub mod tap;
 pub mod user;
 
 pub use frame::{Accepts, Checksum, Frame, Gso, GsoKind, MAX_FRAME, Offload};

@@ -1176,7 +1176,9 @@ fn place_drives(machine: &mut Description, drives: Vec<Pending>) -> Result<(), E
             text,
             used,
         } = pending;
-        if !ids.insert(drive.id.clone()) {
+        let duplicate = !ids.insert(drive.id.clone());
+        // Two flashes of one unit have one name by that; the unit is what is wrong.
+        if duplicate && interface != Interface::Pflash {
             return Err(Error::new(format!("Duplicate ID '{}' for drive", drive.id)).of(&text));
         }
         match interface {

@@ -250,6 +250,6 @@ mod tests {
         let text = |words: &[&str]| split(&arguments(words)).unwrap_err().to_string();
         assert_eq!(text(&["-foo"]), "-foo: invalid option");
         assert_eq!(text(&["-m"]), "-m: requires an argument");
-        assert!(text(&["-tpmdev", "x"]).contains("does not have this option yet (the TPM)"));
+        assert!(text(&["-icount", "1"]).contains("does not have this option yet (counted"));
     }
 }

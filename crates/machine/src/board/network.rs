@@ -84,5 +84,10 @@ fn open(network: &Network) -> Result<Arc<dyn Backend>, BuildError> {
         NetworkKind::User(config) => {
             Arc::new(network::user::User::new((**config).clone()).map_err(fail)?)
         }
+        NetworkKind::Stream(config) => {
+            Arc::new(network::stream::Stream::open(config.clone()).map_err(fail)?)
+        }
+        #[cfg(target_os = "linux")]
+        NetworkKind::Tap(config) => Arc::new(network::tap::Tap::open(config).map_err(fail)?),
     })
 }

@@ -35,6 +35,7 @@ use polling::{Events, Poller};
 
 pub use config::{Config, GATEWAY_MAC, GuestForward, HostForward, Ipv4, Ipv6, Target, Transport};
 pub use nat::{Nat, Usage};
+pub(crate) use watch::Watched;
 pub use wire::Guest;
 
 use crate::OpenError;

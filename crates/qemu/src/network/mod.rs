@@ -13,15 +13,11 @@ use virtio::net::spec::feature;
 use crate::Error;
 use crate::keyval::{KeyValues, parse_bool};
 
-/// `-netdev help`.
-pub const BACKENDS: &str = "\
-Available netdev backend types:
-socket
-stream
-dgram
-user
-tap
-";
+/// `-netdev help`: what this host has.
+#[cfg(target_os = "linux")]
+pub const BACKENDS: &str = "Available netdev backend types:\nsocket\nstream\nuser\ntap\n";
+#[cfg(not(target_os = "linux"))]
+pub const BACKENDS: &str = "Available netdev backend types:\nsocket\nstream\nuser\n";
 
 /// NIC models of `-nic`.
 pub const MODELS: &str = "\

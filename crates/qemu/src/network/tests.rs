@@ -13,8 +13,10 @@ fn networks(options: &[(&str, &str)]) -> Result<Networks, Error> {
 
 fn user(value: &str) -> Config {
     let networks = networks(&[("netdev", &format!("user,id=n0,{value}"))]).unwrap();
-    let NetworkKind::User(config) = &networks.networks[0].kind;
-    (**config).clone()
+    match &networks.networks[0].kind {
+        NetworkKind::User(config) => (**config).clone(),
+        other => panic!("{other:?}"),
+    }
 }
 
 fn error(options: &[(&str, &str)]) -> String {
@@ -188,4 +190,95 @@ fn dumps() {
     assert!(add("netdev=n,file=x,queue=up").is_err());
     assert_eq!(networks.filters[0].limit, 96);
     assert_eq!(networks.filters[0].which, Which::FromGuest);
+}
+
+fn kind(value: &str) -> NetworkKind {
+    networks(&[("netdev", value)]).unwrap().networks[0]
+        .kind
+        .clone()
+}
+
+#[test]
+fn wires_to_other_machines() {
+    use network::stream::{Address, Config};
+    let inet = |server| {
+        NetworkKind::Stream(Config {
+            address: Address::Inet("127.0.0.1:1234".parse().unwrap()),
+            server,
+            reconnect: None,
+        })
+    };
+    assert_eq!(kind("socket,id=n,listen=127.0.0.1:1234"), inet(true));
+    assert_eq!(kind("socket,id=n,connect=127.0.0.1:1234"), inet(false));
+    let stream = "stream,id=n,addr.type=inet,addr.host=127.0.0.1,addr.port=1234";
+    assert_eq!(kind(stream), inet(false));
+    assert_eq!(kind(&format!("{stream},server=on")), inet(true));
+    assert_eq!(
+        kind("stream,id=n,addr.type=unix,addr.path=/x,reconnect-ms=500"),
+        NetworkKind::Stream(Config {
+            address: Address::Unix("/x".into()),
+            server: false,
+            reconnect: Some(std::time::Duration::from_millis(500)),
+        })
+    );
+    for (option, message) in [
+        (
+            "socket,id=n",
+            "exactly one of listen= and connect= is required",
+        ),
+        (
+            "socket,id=n,mcast=230.0.0.1:1",
+            "Dormer does not have -netdev socket,mcast=",
+        ),
+        (
+            "stream,id=n,addr.type=vsock",
+            "Parameter 'addr.type' does not accept value 'vsock'",
+        ),
+        (
+            "stream,id=n,addr.type=inet,addr.host=127.0.0.1",
+            "Parameter 'addr.port' is missing",
+        ),
+        (
+            "dgram,id=n",
+            "Dormer does not have the back end 'dgram' yet",
+        ),
+    ] {
+        let text = error(&[("netdev", option)]);
+        assert!(text.starts_with(message), "{option}: {text}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn taps() {
+    use network::tap::Config;
+    assert_eq!(
+        kind("tap,id=n,ifname=tap0,script=no,downscript=no"),
+        NetworkKind::Tap(Config {
+            interface: Some("tap0".into()),
+            ..Config::default()
+        })
+    );
+    assert_eq!(
+        kind("tap,id=n,fd=7"),
+        NetworkKind::Tap(Config {
+            descriptor: Some(7),
+            ..Config::default()
+        })
+    );
+    let NetworkKind::Tap(plain) = kind("tap,id=n") else {
+        panic!()
+    };
+    assert_eq!(plain.script.as_deref(), Some("/etc/qemu-ifup"));
+    for (option, message) in [
+        ("tap,id=n,script=no,vhost=on", "Dormer does not have vhost"),
+        (
+            "tap,id=n,fd=7,ifname=x",
+            "ifname=, script=, downscript= are invalid with fd=",
+        ),
+        ("vmnet-shared,id=n", "vmnet-shared"),
+    ] {
+        let text = error(&[("netdev", option)]);
+        assert!(text.contains(message), "{option}: {text}");
+    }
 }
