@@ -1,5 +1,7 @@
 //! Dormer: a virtual machine for Windows 11 on Arm and every other AArch64 UEFI system.
 
+mod media;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -22,6 +24,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    #[command(flatten)]
+    Media(media::Command),
 }
 
 fn main() -> ExitCode {
@@ -42,5 +46,6 @@ fn main() -> ExitCode {
     }
     match Arguments::parse().command {
         Command::System { arguments } => qemu::main("dormer system", &arguments),
+        Command::Media(command) => media::run(command),
     }
 }

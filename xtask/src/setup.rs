@@ -89,6 +89,36 @@ const TOOLS: &[Tool] = &[
     },
     Tool {
         purpose: Purpose::Everything,
+        probe: "wimlib-imagex",
+        debian: "wimtools",
+        homebrew: Some("wimlib"),
+    },
+    Tool {
+        purpose: Purpose::Everything,
+        probe: "7z",
+        debian: "p7zip-full",
+        homebrew: Some("p7zip"),
+    },
+    Tool {
+        purpose: Purpose::Everything,
+        probe: "hivexregedit",
+        debian: "libwin-hivex-perl",
+        homebrew: None,
+    },
+    Tool {
+        purpose: Purpose::Everything,
+        probe: "reged",
+        debian: "chntpw",
+        homebrew: None,
+    },
+    Tool {
+        purpose: Purpose::Everything,
+        probe: "genisoimage",
+        debian: "genisoimage",
+        homebrew: Some("cdrtools"),
+    },
+    Tool {
+        purpose: Purpose::Everything,
         probe: "qemu-system-aarch64",
         debian: "qemu-system-arm",
         homebrew: Some("qemu"),

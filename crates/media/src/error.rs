@@ -1,6 +1,7 @@
 //! What can be wrong with a file.
 
 use std::io;
+use std::path::{Path, PathBuf};
 
 /// Why a file, or something inside one, cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,9 @@ pub enum Error {
     /// A path or image that is not there.
     #[error("{0} is not there")]
     NotFound(String),
+    /// A file of the host that cannot be made or written.
+    #[error("cannot write {}: {error}", path.display())]
+    Write { path: PathBuf, error: io::Error },
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -45,6 +49,14 @@ impl Error {
             at,
             problem: problem.into(),
         }
+    }
+}
+
+impl Error {
+    /// What went wrong with a file of the host that was to be written.
+    pub(crate) fn write(path: &Path) -> impl FnOnce(io::Error) -> Error {
+        let path = path.to_path_buf();
+        |error| Error::Write { path, error }
     }
 }
 

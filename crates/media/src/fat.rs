@@ -11,6 +11,9 @@ const WHAT: &str = "the FAT file system";
 /// Bytes of a folder beyond which it counts as damaged: 65536 entries are the most there can be.
 const FOLDER: u64 = 2 << 20;
 
+/// Bytes of the table that are read at once.
+const WINDOW: u64 = 4096;
+
 /// A FAT volume.
 pub struct Fat {
     source: Shared,
@@ -68,6 +71,8 @@ impl Fat {
         let root_sectors = (root_entries * 32).div_ceil(sector);
         let before = reserved + tables * table_sectors + root_sectors;
         let clusters = total.saturating_sub(before) / per_cluster;
+        // A volume that is cut short keeps the width of its table and loses the clusters that are not there.
+        let there = source.size().saturating_sub(before * sector) / (per_cluster * sector) + 1;
         if clusters == 0 || table_sectors == 0 {
             return Err(Error::damaged(WHAT, 0, "it has no room for files"));
         }
@@ -95,13 +100,13 @@ impl Fat {
             root,
             data: before * sector,
             cluster: per_cluster * sector,
-            clusters: clusters.min(0x0FFF_FFF5) as u32,
+            clusters: clusters.min(there).min(0x0FFF_FFF5) as u32,
             size: total * sector,
         })
     }
 
-    /// The cluster after `cluster`; `None` at the end of its chain.
-    fn next(&self, cluster: u32) -> Result<Option<u32>> {
+    /// The cluster after `cluster`; `None` at the end of its chain. `window` keeps the last part of the table that was read.
+    fn next(&self, cluster: u32, window: &mut (u64, Vec<u8>)) -> Result<Option<u32>> {
         let cluster = u64::from(cluster);
         let at = match self.bits {
             12 => cluster + cluster / 2,
@@ -110,7 +115,11 @@ impl Fat {
         };
         let length = if self.bits == 32 { 4 } else { 2 };
         crate::source::within(self.table_length, at, length)?;
-        let bytes = self.source.read_vec(self.table + at, length as usize)?;
+        if at < window.0 || at + length > window.0 + window.1.len() as u64 {
+            let part = (self.table_length - at).min(WINDOW);
+            *window = (at, self.source.read_up_to(self.table + at, part as usize)?);
+        }
+        let bytes = window.1.span((at - window.0) as usize, length as usize)?;
         let (next, end) = match self.bits {
             12 => {
                 let pair = bytes.le16(0)?;
@@ -149,9 +158,19 @@ impl Fat {
             ));
         }
         let mut next = Some(first);
+        let mut window = (0, Vec::new());
+        let mut count = 0;
         while let Some(cluster) = next {
             if length >= limit {
                 break;
+            }
+            count += 1;
+            if count > self.clusters {
+                return Err(Error::damaged(
+                    WHAT,
+                    self.table,
+                    format!("the chain that begins at cluster {first} has no end"),
+                ));
             }
             let at = self.data + u64::from(cluster - 2) * self.cluster;
             match runs.last_mut() {
@@ -164,7 +183,7 @@ impl Fat {
                 }),
             }
             length += self.cluster;
-            next = self.next(cluster)?;
+            next = self.next(cluster, &mut window)?;
         }
         Ok(runs)
     }

@@ -12,7 +12,9 @@ pub struct Node(pub u64);
 pub enum Kind {
     File,
     Directory,
-    /// A reparse point, by its tag.
+    /// A symbolic link of a POSIX system.
+    Link,
+    /// A reparse point of Windows, by its tag.
     Reparse {
         tag: u32,
     },
@@ -60,6 +62,15 @@ impl Entry {
     }
 }
 
+/// A place in a container of many contents, compressed together.
+#[derive(Clone, Copy, Debug)]
+pub struct Solid {
+    /// The same for all contents of a container.
+    pub id: u64,
+    /// Byte of the container.
+    pub at: u64,
+}
+
 /// A tree of names.
 pub trait FileSystem: Send + Sync {
     /// In words, such as `UDF 1.02`.
@@ -79,9 +90,25 @@ pub trait FileSystem: Send + Sync {
         Err(Error::NotFound(format!("stream {name}")))
     }
 
-    /// The path that a reparse point stands for, if it is a link.
+    /// The SHA-1 that the image names for an alternate stream.
+    fn stream_sha1(&self, _file: Node, _name: &str) -> Option<[u8; 20]> {
+        None
+    }
+
+    /// What a link or reparse point stands for, in the words of its own system; `None` if it stands for no path.
     fn link(&self, _file: Node) -> Result<Option<String>> {
         Ok(None)
+    }
+
+    /// Where the contents of a file (or of its stream) lie in a compressed container that they share with others; `None` if
+    /// they can be opened by themselves.
+    fn solid(&self, _file: Node, _stream: Option<&str>) -> Result<Option<Solid>> {
+        Ok(None)
+    }
+
+    /// That container.
+    fn open_solid(&self, file: Node, _stream: Option<&str>) -> Result<Shared> {
+        self.open(file)
     }
 
     /// Where contents lie: reading files in this order reads the medium once.

@@ -6,11 +6,13 @@
 //! - [`hive`]: registry hives, read and written; [`bcd`]: the boot configuration in them.
 //! - [`pe`]: loaders and drivers; [`drivers`]: packages on a medium such as virtio-win.
 //! - [`inspect`]: what any file is.
+//! - [`place`]: names of what lies within files; [`extract`]: files and trees out of them; [`partition`]: tables of disks.
 //! - [`volume`]: small volumes made from files; [`overlay`]: a medium that boots another of its images.
 
 pub mod bcd;
 pub mod drivers;
 mod error;
+pub mod extract;
 pub mod fat;
 mod fields;
 pub mod filesystem;
@@ -19,7 +21,9 @@ pub mod inspect;
 pub mod iso;
 pub mod labconfig;
 pub mod overlay;
+pub mod partition;
 pub mod pe;
+pub mod place;
 pub mod source;
 pub mod time;
 pub mod udf;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::wim::{Codec, Compression};
 
 /// Bytes that can be read anywhere, from several threads at once.
 pub trait Source: Send + Sync {
@@ -20,6 +21,31 @@ pub trait Source: Send + Sync {
     fn place(&self, _offset: u64) -> Option<(u64, u64)> {
         None
     }
+
+    /// How to read what is decompressed piece by piece from several threads; `None` for what is stored as it is.
+    fn pieces(&self) -> Option<&dyn Pieces> {
+        None
+    }
+}
+
+/// A source in pieces of one size that are decompressed each by itself.
+pub trait Pieces: Send + Sync {
+    /// Bytes of each piece but the last.
+    fn piece(&self) -> u64;
+
+    /// The most bytes that a piece takes in its container.
+    fn stored(&self) -> u64;
+
+    /// Decompresses a piece, counted from 0, into `out`, whose length becomes the piece's.
+    fn read_piece(&self, index: u64, scratch: &mut Scratch, out: &mut Vec<u8>) -> Result<()>;
+}
+
+/// What a thread keeps from piece to piece.
+#[derive(Default)]
+pub struct Scratch {
+    pub(crate) codec: Option<(Compression, u32, Codec)>,
+    pub(crate) input: Vec<u8>,
+    pub(crate) block: Vec<u8>,
 }
 
 /// Any source, shared.

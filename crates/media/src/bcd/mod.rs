@@ -13,6 +13,9 @@ use crate::error::{Error, Result};
 use crate::fields::Fields;
 use crate::hive::{Hive, Key, kind};
 
+/// Bytes of all elements beyond which a store is refused; those of Windows have a few thousand.
+const DATA: usize = 4 << 20;
+
 /// A store.
 #[derive(Clone, Debug, Serialize)]
 pub struct Store {
@@ -68,10 +71,11 @@ impl Store {
         let objects = hive.find("Objects")?.ok_or_else(|| {
             Error::Unsupported("a registry hive that is no boot configuration".into())
         })?;
+        let mut left = DATA;
         let objects = hive
             .children(&objects)?
             .iter()
-            .map(|key| object(hive, key))
+            .map(|key| object(hive, key, &mut left))
             .collect::<Result<Vec<_>>>()?;
         Ok(Store { objects })
     }
@@ -141,7 +145,7 @@ impl std::fmt::Display for Setting {
     }
 }
 
-fn object(hive: &Hive, key: &Key) -> Result<Object> {
+fn object(hive: &Hive, key: &Key, left: &mut usize) -> Result<Object> {
     let number = |path: &str| -> Result<u32> {
         let Some(description) = hive.child(key, path)? else {
             return Ok(0);
@@ -162,6 +166,9 @@ fn object(hive: &Hive, key: &Key) -> Result<Object> {
             let Some(value) = hive.value(&element, "Element")? else {
                 continue;
             };
+            *left = left.checked_sub(value.data.len()).ok_or_else(|| {
+                Error::Unsupported(format!("a boot configuration of more than {DATA} bytes"))
+            })?;
             elements.push(Element {
                 id,
                 name: names::element(id, kind).map_or_else(|| format!("{id:08x}"), str::to_string),

@@ -4,6 +4,11 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
+/// Devices of one INF; the largest of Windows' own name a few thousand.
+const MODELS: usize = 1 << 16;
+/// Characters of a text whose tokens are replaced ("INF files have strings of 4096 characters at most").
+const TEXT: usize = 4096;
+
 /// An INF as sections of lines.
 pub struct Inf {
     /// By lower-case name; sections of one name are one section.
@@ -110,8 +115,14 @@ impl Inf {
                 }
             }
             rest = tail;
+            if out.len() > TEXT {
+                rest = "";
+            }
         }
         out.push_str(rest);
+        if let Some((at, _)) = out.char_indices().nth(TEXT) {
+            out.truncate(at);
+        }
         out
     }
 
@@ -144,9 +155,10 @@ impl Inf {
             .find_map(|key| self.version(key))
     }
 
-    /// All devices.
+    /// All devices, [`MODELS`] at most.
     pub fn models(&self) -> Vec<Model> {
         let mut models = Vec::new();
+        let mut seen = std::collections::HashSet::new();
         for maker in self.lines("manufacturer") {
             let Some(base) = maker.values.first() else {
                 continue;
@@ -160,9 +172,15 @@ impl Inf {
                 } else {
                     format!("{base}.{target}")
                 };
+                if !seen.insert(section.to_lowercase()) {
+                    continue;
+                }
                 for line in self.lines(&section) {
                     // The install section first, then identifiers.
                     for id in line.values.iter().skip(1).filter(|id| !id.is_empty()) {
+                        if models.len() >= MODELS {
+                            return models;
+                        }
                         models.push(Model {
                             description: self.text(line.key.as_deref().unwrap_or_default()),
                             id: self.text(id),

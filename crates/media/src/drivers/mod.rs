@@ -5,10 +5,12 @@ mod inf;
 mod tests;
 
 pub use inf::{Inf, Model};
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::filesystem::{self, FileSystem};
+use crate::filesystem::{self, Entry, FileSystem};
 use crate::pe::Pe;
 
 /// Bytes of an INF beyond which it is not one.
@@ -54,15 +56,18 @@ pub fn find_all(system: &dyn FileSystem) -> Result<Vec<Driver>> {
         Ok(())
     })?;
     let ends = |path: &str, end: &str| path.to_ascii_lowercase().ends_with(end);
+    let folder_of = |path: &str| path.rsplit_once('/').map_or(0, |(folder, _)| folder.len());
+    let mut by_folder: HashMap<&str, Vec<&(String, Entry)>> = HashMap::new();
+    for file in &files {
+        let folder = &file.0[..folder_of(&file.0)];
+        by_folder.entry(folder).or_default().push(file);
+    }
     let mut drivers = Vec::new();
     for (path, entry) in files.iter().filter(|(path, _)| ends(path, ".inf")) {
         let text = system.open(entry.node)?.read_all(path, INF)?;
         let inf = Inf::parse(&text);
-        let (folder, _) = path.rsplit_once('/').unwrap_or(("", path));
-        let beside: Vec<_> = files
-            .iter()
-            .filter(|(path, _)| path.rsplit_once('/').map_or("", |(f, _)| f) == folder)
-            .collect();
+        let folder = &path[..folder_of(path)];
+        let beside = by_folder.get(folder).map_or(&[][..], Vec::as_slice);
         let mut binaries = Vec::new();
         for (path, entry) in beside.iter().filter(|(path, _)| ends(path, ".sys")) {
             binaries.push(Binary {
@@ -78,7 +83,7 @@ pub fn find_all(system: &dyn FileSystem) -> Result<Vec<Driver>> {
                         .next()
                         .is_some_and(|n| n.eq_ignore_ascii_case(name))
                 })
-                .map(|(path, _)| path.clone())
+                .map(|file| file.0.clone())
         };
         let parts: Vec<&str> = folder.split('/').collect();
         let part = |index: usize| {

@@ -114,6 +114,19 @@ pub(super) fn folded(name: &str) -> Vec<u16> {
         .collect()
 }
 
+/// Fails for a list that names something twice.
+fn unique(offsets: &[u32], what: &'static str) -> Result<()> {
+    let mut seen = std::collections::HashSet::with_capacity(offsets.len());
+    match offsets.iter().find(|offset| !seen.insert(**offset)) {
+        None => Ok(()),
+        Some(twice) => Err(Error::damaged(
+            what,
+            (*twice).into(),
+            "the same entry is in it twice",
+        )),
+    }
+}
+
 impl Hive {
     pub(super) fn key(&self, offset: u32) -> Result<Key> {
         let cell = self.cell(offset)?;
@@ -144,6 +157,17 @@ impl Hive {
         let mut offsets = Vec::new();
         if count != 0 && list != NOTHING {
             self.read_list(list, &mut offsets, 0)?;
+        }
+        unique(&offsets, "a list of registry keys")?;
+        // A key has one parent, so that a walk ends.
+        for child in &offsets {
+            if self.cell(*child)?.le32(nk::PARENT)? != key.offset {
+                return Err(Error::damaged(
+                    "a registry key",
+                    (*child).into(),
+                    "it is listed under a key that is not its parent",
+                ));
+            }
         }
         Ok(offsets)
     }
@@ -188,10 +212,21 @@ impl Hive {
 
     /// The values of a key.
     pub fn values(&self, key: &Key) -> Result<Vec<Value>> {
-        self.value_offsets(key)?
-            .into_iter()
-            .map(|offset| self.read_value(offset))
-            .collect()
+        let mut values = Vec::new();
+        let mut bytes = 0;
+        for offset in self.value_offsets(key)? {
+            let value = self.read_value(offset)?;
+            bytes += value.data.len();
+            if bytes > self.length() {
+                return Err(Error::damaged(
+                    "a registry key",
+                    key.offset.into(),
+                    "its values have more data than the hive",
+                ));
+            }
+            values.push(value);
+        }
+        Ok(values)
     }
 
     pub(super) fn value_offsets(&self, key: &Key) -> Result<Vec<u32>> {
@@ -202,7 +237,12 @@ impl Hive {
         }
         let cell = self.cell(list)?;
         let bytes = cell.span(0, count.saturating_mul(4))?;
-        bytes.chunks_exact(4).map(|entry| entry.le32(0)).collect()
+        let offsets: Vec<u32> = bytes
+            .chunks_exact(4)
+            .map(|entry| entry.le32(0))
+            .collect::<Result<_>>()?;
+        unique(&offsets, "a list of registry values")?;
+        Ok(offsets)
     }
 
     /// The value of a name; the empty one is the default value.

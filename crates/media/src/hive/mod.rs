@@ -12,8 +12,12 @@ mod tests;
 
 pub use key::{Key, Value};
 
+use std::path::Path;
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
 use crate::fields::Fields;
+use crate::source::{FileSource, Shared};
 
 /// Bytes of the base block, which cell offsets count from the end of.
 const BASE: usize = 4096;
@@ -88,6 +92,41 @@ impl Hive {
         hive.check_bins()?;
         hive.root()?;
         Ok(hive)
+    }
+
+    /// A hive of the host with the logs that lie beside it (`NAME.LOG1`, `NAME.LOG2`).
+    pub fn open_file(path: &Path) -> Result<Hive> {
+        let source: Shared = Arc::new(FileSource::open(path)?);
+        let bytes = source.read_all("this registry hive", LARGEST as u64)?;
+        let logs: Vec<Vec<u8>> = ["LOG1", "LOG2", "LOG"]
+            .iter()
+            .filter_map(|end| {
+                let mut name = path.as_os_str().to_owned();
+                name.push(format!(".{end}"));
+                let source: Shared = Arc::new(FileSource::open(Path::new(&name)).ok()?);
+                source
+                    .read_all("a log of a registry hive", LARGEST as u64)
+                    .ok()
+            })
+            .collect();
+        Self::open_with_logs(bytes, &logs)
+    }
+
+    /// Writes the hive in the place of a file, in one step. Nothing is written if nothing has changed.
+    pub fn write_file(self, path: &Path) -> Result<()> {
+        if !self.changed && self.replayed.is_none() {
+            return Ok(());
+        }
+        let mut name = path.as_os_str().to_owned();
+        name.push(".new");
+        let new = Path::new(&name);
+        let written = std::fs::write(new, self.into_bytes())
+            .and_then(|()| std::fs::File::open(new)?.sync_all())
+            .and_then(|()| std::fs::rename(new, path));
+        written.map_err(|error| {
+            let _ = std::fs::remove_file(new);
+            Error::write(path)(error)
+        })
     }
 
     /// The bins fill their space, one behind the other.

@@ -1,138 +1,223 @@
-//! Disk images by their heads, and the partitions of raw ones.
+//! Disk images by their heads, and what lies on the disk.
 
 use serde::Serialize;
 
-use crate::bcd::guid;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fat::Fat;
-use crate::fields::{Fields, utf16_until_nul};
+use crate::fields::Fields;
 use crate::filesystem::FileSystem;
+use crate::partition::{self, Partition};
 use crate::source::Shared;
 
 /// A disk image.
 #[derive(Clone, Debug, Serialize)]
 pub struct DiskImage {
     pub format: &'static str,
-    /// Bytes that a machine sees, where the head says.
+    /// Bytes that a machine sees, where it can be told.
     pub virtual_size: Option<u64>,
+    /// Bytes that the image takes on the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub backing_file: Option<String>,
+    /// What the head says beyond that, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<String>,
     pub partitions: Vec<Partition>,
+    /// The file system of a disk without partitions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_system: Option<String>,
+    /// What could not be read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub damage: Vec<String>,
 }
 
-/// A partition of a GPT, or a volume without partitions.
-#[derive(Clone, Debug, Serialize)]
-pub struct Partition {
-    pub name: String,
-    pub kind: String,
-    /// Bytes.
-    pub start: u64,
-    pub size: u64,
-}
-
-pub(super) fn read(source: &Shared, start: &[u8]) -> Result<Option<DiskImage>> {
-    let image = |format, virtual_size| {
-        Ok(Some(DiskImage {
+impl DiskImage {
+    fn new(format: &'static str, virtual_size: Option<u64>) -> DiskImage {
+        DiskImage {
             format,
             virtual_size,
+            host_size: None,
             backing_file: None,
+            details: Vec::new(),
             partitions: Vec::new(),
-        }))
-    };
-    if start.starts_with(b"QFI\xFB") {
-        let (name, length) = (start.be64(8)?, start.be32(16)?);
-        let backing_file = if name != 0 && length <= 1023 {
-            let bytes = source.read_vec(name, length as usize)?;
-            Some(String::from_utf8_lossy(&bytes).into_owned())
-        } else {
-            None
-        };
-        return Ok(Some(DiskImage {
-            format: "qcow2",
-            virtual_size: Some(start.be64(24)?),
-            backing_file,
-            partitions: Vec::new(),
-        }));
+            file_system: None,
+            damage: Vec::new(),
+        }
     }
-    if start.starts_with(b"vhdxfile") {
-        return image("VHDX", None);
+
+    /// Adds what lies on the disk, seen as a machine sees it.
+    pub(super) fn look_inside(&mut self, disk: &Shared) {
+        self.virtual_size = Some(disk.size());
+        match inside(disk) {
+            Ok((partitions, file_system)) => {
+                self.partitions = partitions;
+                self.file_system = file_system;
+            }
+            Err(error) => self.damage.push(error.to_string()),
+        }
     }
-    if start.starts_with(b"KDMV") {
-        return image("VMDK", start.le64(12)?.checked_mul(512));
-    }
-    if start.starts_with(b"# Disk DescriptorFile") {
-        return image("VMDK (descriptor)", None);
-    }
-    if let Some(at) = source.size().checked_sub(512)
-        && let Ok(footer) = source.read_vec(at, 512)
-        && footer.starts_with(b"conectix")
-    {
-        return image("VHD", Some(footer.be64(48)?));
-    }
-    if Fat::probe(start)
-        && let Ok(fat) = Fat::read(source.clone())
-    {
-        let partition = Partition {
-            name: fat.label.clone(),
-            kind: format!("{} volume", fat.name()),
-            start: 0,
-            size: fat.size,
-        };
-        return Ok(Some(DiskImage {
-            format: "raw",
-            virtual_size: Some(source.size()),
-            backing_file: None,
-            partitions: vec![partition],
-        }));
-    }
-    let Some(partitions) = gpt(source)? else {
-        return Ok(None);
-    };
-    Ok(Some(DiskImage {
-        format: "raw",
-        virtual_size: Some(source.size()),
-        backing_file: None,
-        partitions,
-    }))
 }
 
-/// The GUID partition table (UEFI 2.10, 5.3), of disks with sectors of 512 or 4096 bytes.
-fn gpt(source: &Shared) -> Result<Option<Vec<Partition>>> {
-    for sector in [512, 4096] {
-        let head = source.read_up_to(sector, 512)?;
-        if !head.starts_with(b"EFI PART") {
-            continue;
-        }
-        let at = head.le64(72)?.saturating_mul(sector);
-        let (count, each) = (head.le32(80)?.min(1024), head.le32(84)?.clamp(128, 4096));
-        let mut partitions = Vec::new();
-        for index in 0..u64::from(count) {
-            let Ok(entry) = source.read_vec(at.saturating_add(index * u64::from(each)), 128) else {
-                break;
-            };
-            let kind: [u8; 16] = entry.array(0)?;
-            if kind == [0; 16] {
-                continue;
-            }
-            let (first, last) = (entry.le64(32)?, entry.le64(40)?);
-            partitions.push(Partition {
-                name: utf16_until_nul(entry.span(56, 72)?),
-                kind: kind_name(&guid(&kind)),
-                start: first.saturating_mul(sector),
-                size: (last.saturating_sub(first).saturating_add(1)).saturating_mul(sector),
-            });
-        }
-        return Ok(Some(partitions));
+/// The format of a file that is a disk in a container; `None` for anything else, raw disks among it.
+pub fn container_format(source: &Shared) -> Result<Option<&'static str>> {
+    let start = source.read_up_to(0, 512)?;
+    let at_start: &[(&[u8], &str)] = &[
+        (b"QFI\xFB", "qcow2"),
+        (b"vhdxfile", "VHDX"),
+        (b"KDMV", "VMDK"),
+        (b"COWD", "VMDK"),
+        (b"# Disk DescriptorFile", "VMDK"),
+        (b"conectix", "VHD"),
+    ];
+    if let Some((_, format)) = at_start.iter().find(|(magic, _)| start.starts_with(magic)) {
+        return Ok(Some(format));
+    }
+    // A fixed VHD has its footer alone.
+    if let Some(at) = source.size().checked_sub(512)
+        && source.read_vec(at, 512)?.starts_with(b"conectix")
+    {
+        return Ok(Some("VHD"));
     }
     Ok(None)
 }
 
-fn kind_name(kind: &str) -> String {
-    match kind {
-        "{c12a7328-f81f-11d2-ba4b-00a0c93ec93b}" => "EFI system partition".into(),
-        "{e3c9e316-0b5c-4db8-817d-f92df00215ae}" => "Microsoft reserved".into(),
-        "{ebd0a0a2-b9e5-4433-87c0-68b6b72699c7}" => "Windows data".into(),
-        "{de94bba4-06d1-4d40-a16a-bfd50179d6ac}" => "Windows recovery".into(),
-        "{0fc63daf-8483-4772-8e79-3d69d8477de4}" => "Linux data".into(),
-        other => other.into(),
+/// What the head of a container says.
+pub(super) fn head(source: &Shared, format: &'static str) -> DiskImage {
+    let mut image = DiskImage::new(format, None);
+    let read = match format {
+        "qcow2" => qcow2(source, &mut image),
+        "VMDK" => source.read_up_to(0, 512).map(|start| {
+            if start.starts_with(b"KDMV") {
+                image.virtual_size = start.le64(12).ok().and_then(|s| s.checked_mul(512));
+                image.details.push("sparse".into());
+            }
+        }),
+        "VHD" => vhd(source, &mut image),
+        _ => Ok(()),
+    };
+    if let Err(error) = read {
+        image.damage.push(error.to_string());
     }
+    image
+}
+
+/// The header ("The QCOW2 Image Format", QEMU's documentation of the format).
+fn qcow2(source: &Shared, image: &mut DiskImage) -> Result<()> {
+    let start = source.read_up_to(0, 4096)?;
+    let version = start.be32(4)?;
+    image.virtual_size = Some(start.be64(24)?);
+    image.details.push(format!("version {version}"));
+    let bits = start.be32(20)?;
+    if !(9..=21).contains(&bits) {
+        return Err(Error::damaged(
+            "the head of a qcow2 image",
+            20,
+            format!("clusters of 2^{bits} bytes"),
+        ));
+    }
+    let cluster = super::text::size(1 << bits);
+    image.details.push(format!("clusters of {cluster}"));
+    let (name, length) = (start.be64(8)?, start.be32(16)?);
+    if name != 0 && length != 0 {
+        if length > 1023 {
+            return Err(Error::damaged(
+                "the head of a qcow2 image",
+                16,
+                format!("a backing file's name of {length} bytes"),
+            ));
+        }
+        let bytes = source.read_vec(name, length as usize)?;
+        image.backing_file = Some(String::from_utf8_lossy(&bytes).into_owned());
+    }
+    match start.be32(32)? {
+        0 => {}
+        1 => image.details.push("encrypted (AES)".into()),
+        2 => image.details.push("encrypted (LUKS)".into()),
+        other => image.details.push(format!("encrypted (method {other})")),
+    }
+    match start.be32(60)? {
+        0 => {}
+        1 => image.details.push("1 snapshot".into()),
+        count => image.details.push(format!("{count} snapshots")),
+    }
+    if version < 3 {
+        return Ok(());
+    }
+    let (incompatible, compatible) = (start.be64(72)?, start.be64(80)?);
+    let length = start.be32(100)? as usize;
+    if incompatible & 1 << 3 != 0 {
+        let zstd = length > 104 && start.byte(104)? == 1;
+        let kind = if zstd { "zstd" } else { "unknown" };
+        image.details.push(format!("compression {kind}"));
+    }
+    for (set, text) in [
+        (
+            incompatible & 1 != 0,
+            "not closed cleanly: its reference counts need repair",
+        ),
+        (incompatible & 1 << 1 != 0, "marked as damaged"),
+        (incompatible & 1 << 2 != 0, "data in a file of its own"),
+        (incompatible & 1 << 4 != 0, "extended L2 entries"),
+        (compatible & 1 != 0, "lazy reference counts"),
+    ] {
+        if set {
+            image.details.push(text.into());
+        }
+    }
+    Ok(())
+}
+
+/// The footer ("Virtual Hard Disk Image Format Specification", Microsoft).
+fn vhd(source: &Shared, image: &mut DiskImage) -> Result<()> {
+    let footer = source.read_vec(source.size().saturating_sub(512), 512)?;
+    if !footer.starts_with(b"conectix") {
+        return Err(Error::damaged(
+            "the footer of a VHD",
+            source.size().saturating_sub(512),
+            "it is missing",
+        ));
+    }
+    image.virtual_size = Some(footer.be64(48)?);
+    image.details.push(match footer.be32(60)? {
+        2 => "fixed".into(),
+        3 => "dynamic".into(),
+        4 => "differencing".into(),
+        other => format!("type {other}"),
+    });
+    Ok(())
+}
+
+/// A disk as its bytes: partitions or a volume. `None` if there is neither.
+pub(super) fn raw(source: &Shared) -> Result<Option<DiskImage>> {
+    let (partitions, file_system) = inside(source)?;
+    if partitions.is_empty() && file_system.is_none() {
+        return Ok(None);
+    }
+    let mut image = DiskImage::new("raw", Some(source.size()));
+    image.partitions = partitions;
+    image.file_system = file_system;
+    Ok(Some(image))
+}
+
+fn inside(disk: &Shared) -> Result<(Vec<Partition>, Option<String>)> {
+    let start = disk.read_up_to(0, 512)?;
+    let volume = match start.get(3..11) {
+        Some(b"NTFS    ") => Some("NTFS volume".into()),
+        Some(b"EXFAT   ") => Some("exFAT volume".into()),
+        _ => None,
+    };
+    if volume.is_some() {
+        return Ok((Vec::new(), volume));
+    }
+    if Fat::probe(&start)
+        && let Ok(fat) = Fat::read(disk.clone())
+    {
+        let label = match fat.label.as_str() {
+            "" => String::new(),
+            label => format!(" \"{label}\""),
+        };
+        return Ok((Vec::new(), Some(format!("{} volume{label}", fat.name()))));
+    }
+    Ok((partition::read(disk)?.unwrap_or_default(), None))
 }

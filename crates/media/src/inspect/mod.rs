@@ -2,11 +2,14 @@
 
 mod disk;
 mod medium;
-mod text;
+pub mod text;
+
+use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 
-pub use disk::{DiskImage, Partition};
+pub use disk::{DiskImage, container_format};
 pub use medium::{BootImage, Loader, Medium, Verdict};
 
 use crate::bcd::Store;
@@ -15,7 +18,7 @@ use crate::fields::Fields;
 use crate::hive::Hive;
 use crate::iso::Descriptors;
 use crate::pe::Pe;
-use crate::source::Shared;
+use crate::source::{FileSource, Shared};
 use crate::wim::{Compression, ImageInformation, Wim};
 
 /// Hives beyond this are described by their head alone.
@@ -79,6 +82,24 @@ pub struct Firmware {
     pub used: u64,
 }
 
+/// Looks at a file of the host: what is the image of a disk is looked into as well.
+pub fn inspect_file(path: &Path) -> Result<Report> {
+    let source: Shared = Arc::new(FileSource::open(path)?);
+    let mut report = inspect(&source)?;
+    if let Contents::DiskImage(image) = &mut report.contents {
+        image.host_size = std::fs::metadata(path)
+            .ok()
+            .map(|data| std::os::unix::fs::MetadataExt::blocks(&data) * 512);
+        if image.format != "raw" {
+            match crate::place::host_file(path) {
+                Ok(disk) => image.look_inside(&disk),
+                Err(error) => image.damage.push(error.to_string()),
+            }
+        }
+    }
+    Ok(report)
+}
+
 /// Looks at a file. What is damaged within a medium is told in its report; an error means that nothing could be said.
 pub fn inspect(source: &Shared) -> Result<Report> {
     Ok(Report {
@@ -102,6 +123,9 @@ fn contents(source: &Shared) -> Result<Contents> {
     {
         return Ok(Contents::Executable(pe));
     }
+    if let Some(format) = container_format(source)? {
+        return Ok(Contents::DiskImage(disk::head(source, format)));
+    }
     // A hybrid disc has a partition table too: it is a disc first.
     let descriptors = Descriptors::read(source)?;
     if descriptors.any() {
@@ -110,11 +134,11 @@ fn contents(source: &Shared) -> Result<Contents> {
             descriptors,
         )?)));
     }
-    if let Some(disk) = disk::read(source, &start)? {
-        return Ok(Contents::DiskImage(disk));
+    if let Some(firmware) = firmware(source)? {
+        return Ok(Contents::Firmware(firmware));
     }
-    Ok(match firmware(source)? {
-        Some(firmware) => Contents::Firmware(firmware),
+    Ok(match disk::raw(source)? {
+        Some(disk) => Contents::DiskImage(disk),
         None => Contents::Unknown,
     })
 }

@@ -1,8 +1,8 @@
-//! Reports in words.
+//! Reports in words, and sizes.
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{BootImage, Contents, Loader, Medium, Report, WindowsImage};
+use super::{BootImage, Contents, DiskImage, Loader, Medium, Report, WindowsImage};
 use crate::bcd::Store;
 
 /// Bytes as people say them.
@@ -70,25 +70,7 @@ impl Display for Report {
                 }
                 Ok(())
             }
-            Contents::DiskImage(disk) => {
-                writeln!(f, "Disk image ({}), {bytes}", disk.format)?;
-                if let Some(virtual_size) = disk.virtual_size {
-                    writeln!(f, "  a machine sees {}", size(virtual_size))?;
-                }
-                if let Some(backing) = &disk.backing_file {
-                    writeln!(f, "  stands on {backing}")?;
-                }
-                for partition in &disk.partitions {
-                    writeln!(
-                        f,
-                        "  {:<24} {:<28} {}",
-                        partition.kind,
-                        partition.name,
-                        size(partition.size)
-                    )?;
-                }
-                Ok(())
-            }
+            Contents::DiskImage(disk) => disk_text(f, disk, &bytes),
             Contents::Firmware(firmware) => {
                 let kind = match (firmware.variables, firmware.aarch64) {
                     (true, _) => "UEFI variables",
@@ -104,6 +86,41 @@ impl Display for Report {
             ),
         }
     }
+}
+
+fn disk_text(f: &mut Formatter<'_>, disk: &DiskImage, bytes: &str) -> fmt::Result {
+    writeln!(f, "Disk image ({}), {bytes}", disk.format)?;
+    if let Some(virtual_size) = disk.virtual_size {
+        writeln!(f, "  a machine sees  {}", size(virtual_size))?;
+    }
+    if let Some(host_size) = disk.host_size {
+        writeln!(f, "  on this host    {}", size(host_size))?;
+    }
+    if let Some(backing) = &disk.backing_file {
+        writeln!(f, "  stands on       {backing}")?;
+    }
+    if !disk.details.is_empty() {
+        writeln!(f, "  format          {}", disk.details.join(", "))?;
+    }
+    if let Some(system) = &disk.file_system {
+        writeln!(f, "  holds           {system}")?;
+    }
+    for partition in &disk.partitions {
+        writeln!(
+            f,
+            "  #{:<3} {:>12} at {:<12} {}{}{}",
+            partition.number,
+            size(partition.size),
+            size(partition.start),
+            partition.kind,
+            if partition.name.is_empty() { "" } else { ", " },
+            partition.name
+        )?;
+    }
+    for line in &disk.damage {
+        writeln!(f, "  cannot be read: {line}")?;
+    }
+    Ok(())
 }
 
 fn signed(signed: bool) -> &'static str {

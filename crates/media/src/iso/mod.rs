@@ -1,12 +1,13 @@
 //! ISO 9660 (ECMA-119) with Joliet: volume descriptors, folders, files of several extents.
 
 mod el_torito;
+mod rock_ridge;
 
 pub use el_torito::{BootCatalog, BootEntry, Emulation, Platform};
 
 use crate::error::{Error, Result};
 use crate::fields::Fields;
-use crate::filesystem::{Entry, FileSystem, Node};
+use crate::filesystem::{Entry, FileSystem, Kind, Node};
 use crate::source::{Extents, Run, Shared};
 
 /// Bytes of a sector of every optical medium.
@@ -16,13 +17,17 @@ const FIRST_DESCRIPTOR: u64 = 16;
 /// Descriptors beyond which a sequence without its terminator counts as damaged.
 const DESCRIPTORS: u64 = 64;
 /// Bytes of a folder beyond which it counts as damaged.
-const FOLDER: u64 = 32 << 20;
+const FOLDER: u64 = 16 << 20;
 
 /// A volume of one set of names: the primary one, or Joliet's.
 pub struct Volume {
     source: Shared,
     pub label: String,
     pub joliet: bool,
+    /// It has the names of POSIX systems (IEEE P1282).
+    pub rock_ridge: bool,
+    /// Bytes before the first entry of a system use area (IEEE P1281 5.3).
+    skip: usize,
     /// Sectors that the volume says it has.
     pub sectors: u32,
     /// Of the descriptor's root record.
@@ -96,8 +101,10 @@ impl Volume {
                 "an ISO 9660 volume with logical blocks of {block} bytes"
             )));
         }
-        Ok(Volume {
+        let mut volume = Volume {
             source: source.clone(),
+            rock_ridge: false,
+            skip: 0,
             label: text(bytes.span(40, 32)?, joliet)
                 .trim_end_matches([' ', '\0'])
                 .to_string(),
@@ -105,7 +112,29 @@ impl Volume {
             sectors: bytes.le32(80)?,
             root: at + 156,
             block,
-        })
+        };
+        if !joliet {
+            volume.look_for_rock_ridge();
+        }
+        Ok(volume)
+    }
+
+    /// The first record of the top folder has the mark (IEEE P1281 5.3); a volume that cannot be read has none.
+    fn look_for_rock_ridge(&mut self) {
+        let Ok((root, _)) = self.record(self.root) else {
+            return;
+        };
+        let at = u64::from(root.extent) * self.block;
+        let Ok(length) = self.source.read_vec(at, 1) else {
+            return;
+        };
+        let Ok(bytes) = self.source.read_vec(at, length[0].into()) else {
+            return;
+        };
+        if let Some(skip) = bytes.get(34..).and_then(rock_ridge::mark) {
+            self.rock_ridge = true;
+            self.skip = skip;
+        }
     }
 
     /// The record of a folder or file, and those that continue it (ECMA-119 6.5.1, "multi-extent").
@@ -124,7 +153,7 @@ impl Volume {
                 ));
             }
             let bytes = self.source.read_vec(at, length)?;
-            let record = Record::parse(&bytes, at, self.joliet)?;
+            let record = Record::parse(&bytes, at)?;
             runs.push(Run {
                 at: Some(u64::from(record.extent) * self.block),
                 length: u64::from(record.length),
@@ -166,12 +195,12 @@ struct Record {
     name: Vec<u8>,
     modified: Option<i64>,
     total: u64,
-    /// Rock Ridge's `NM`.
-    alternate: Option<String>,
+    /// What follows the name.
+    system_use: Vec<u8>,
 }
 
 impl Record {
-    fn parse(bytes: &[u8], at: u64, joliet: bool) -> Result<Record> {
+    fn parse(bytes: &[u8], at: u64) -> Result<Record> {
         let name_length = usize::from(bytes.byte(32)?);
         let name = bytes.span(33, name_length).map_err(|_| {
             Error::damaged(
@@ -181,11 +210,6 @@ impl Record {
             )
         })?;
         let system_use = (33 + name_length).next_multiple_of(2);
-        let alternate = if joliet {
-            None
-        } else {
-            rock_ridge_name(bytes.get(system_use..).unwrap_or_default())
-        };
         Ok(Record {
             extent: bytes.le32(2)?,
             length: bytes.le32(10)?,
@@ -193,25 +217,9 @@ impl Record {
             name: name.to_vec(),
             modified: time(bytes.span(18, 7)?),
             total: 0,
-            alternate,
+            system_use: bytes.get(system_use..).unwrap_or_default().to_vec(),
         })
     }
-}
-
-/// The `NM` entries of a system use area (IEEE P1282 4.1.4).
-fn rock_ridge_name(mut area: &[u8]) -> Option<String> {
-    let mut name = Vec::new();
-    while area.len() >= 5 {
-        let length = usize::from(area[2]);
-        if length < 4 || length > area.len() {
-            break;
-        }
-        if &area[..2] == b"NM" && length >= 5 && area[4] & 0b110 == 0 {
-            name.extend_from_slice(&area[5..length]);
-        }
-        area = &area[length..];
-    }
-    (!name.is_empty()).then(|| String::from_utf8_lossy(&name).into_owned())
 }
 
 impl FileSystem for Volume {
@@ -234,15 +242,15 @@ impl FileSystem for Volume {
         }
         let mut entries: Vec<Entry> = Vec::new();
         let mut continued = false;
+        if record.total > FOLDER {
+            return Err(Error::damaged(
+                "a folder of ISO 9660",
+                folder.0,
+                format!("it claims {} bytes", record.total),
+            ));
+        }
         for run in runs {
             let start = run.at.unwrap_or_default();
-            if run.length > FOLDER {
-                return Err(Error::damaged(
-                    "a folder of ISO 9660",
-                    start,
-                    format!("it claims {} bytes", run.length),
-                ));
-            }
             let bytes = self.source.read_vec(start, run.length as usize)?;
             let mut at = 0;
             while at < bytes.len() {
@@ -258,8 +266,7 @@ impl FileSystem for Volume {
                         format!("its length is {length}"),
                     ));
                 }
-                let record =
-                    Record::parse(bytes.span(at, length)?, start + at as u64, self.joliet)?;
+                let record = Record::parse(bytes.span(at, length)?, start + at as u64)?;
                 let node = Node(start + at as u64);
                 at += length;
                 let more = record.flags & MULTI_EXTENT != 0;
@@ -272,18 +279,23 @@ impl FileSystem for Volume {
                 if matches!(record.name[..], [0] | [1]) {
                     continue;
                 }
-                let name = record
-                    .alternate
-                    .unwrap_or_else(|| plain_name(&text(&record.name, self.joliet)));
-                if name.is_empty() || name.contains(['/', '\0']) || name == "." || name == ".." {
-                    return Err(Error::damaged(
-                        "a directory record of ISO 9660",
-                        node.0,
-                        "its name is no name",
-                    ));
+                let extra = self.rock_ridge(&record)?;
+                if extra.relocated {
+                    continue;
                 }
+                let name = extra
+                    .name
+                    .unwrap_or_else(|| plain_name(&text(&record.name, self.joliet)));
+                check_name(&name, node.0)?;
                 let directory = record.flags & DIRECTORY != 0;
                 let mut entry = Entry::plain(name, directory, record.length.into(), node);
+                if let Some(sector) = extra.child {
+                    // The folder lies elsewhere; its own first record is as good as this one.
+                    entry = Entry::plain(entry.name, true, 0, Node(u64::from(sector) * SECTOR));
+                }
+                if extra.link.is_some() {
+                    entry.kind = Kind::Link;
+                }
                 entry.modified = record.modified;
                 entries.push(entry);
             }
@@ -300,10 +312,27 @@ impl FileSystem for Volume {
         )?))
     }
 
+    fn link(&self, file: Node) -> Result<Option<String>> {
+        let (record, _) = self.record(file.0)?;
+        Ok(self.rock_ridge(&record)?.link)
+    }
+
     fn order(&self, file: Node) -> u64 {
         self.record(file.0)
             .map_or(0, |(record, _)| u64::from(record.extent))
     }
+}
+
+/// Fails for what would be no name, or another path, on the host.
+fn check_name(name: &str, at: u64) -> Result<()> {
+    if name.is_empty() || name.contains(['/', '\0']) || name == "." || name == ".." {
+        return Err(Error::damaged(
+            "a directory record of ISO 9660",
+            at,
+            "its name is no name",
+        ));
+    }
+    Ok(())
 }
 
 /// Without the version and an empty extension (`NAME.TXT;1`, `NAME.;1`).

@@ -15,9 +15,9 @@ use crate::iso::SECTOR;
 use crate::source::{Extents, Run, Shared};
 
 /// Bytes of a folder beyond which it counts as damaged.
-const FOLDER: u64 = 64 << 20;
+const FOLDER: u64 = 16 << 20;
 /// Allocation descriptors of one file beyond which it counts as damaged.
-const RUNS: usize = 1 << 20;
+const RUNS: usize = 1 << 18;
 /// Bits 30 and 31 of an extent's length say what is recorded there (ECMA-167 4/14.14.1.1).
 const LENGTH: u32 = 0x3FFF_FFFF;
 

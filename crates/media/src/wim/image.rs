@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Hash, Wim};
 use crate::error::{Error, Result};
 use crate::fields::{Fields, utf16};
-use crate::filesystem::{Entry, FileSystem, Kind, Node};
+use crate::filesystem::{Entry, FileSystem, Kind, Node, Solid};
 use crate::source::Shared;
 
 /// Bytes of a directory entry before its names (`DIRENTRY`).
@@ -31,6 +31,20 @@ struct Inode {
     hash: Hash,
     streams: Vec<(String, Hash)>,
     children: std::ops::Range<u32>,
+}
+
+impl Inode {
+    /// The hash of its contents, or of a stream's.
+    fn contents(&self, stream: Option<&str>) -> Result<&Hash> {
+        let Some(name) = stream else {
+            return Ok(&self.hash);
+        };
+        self.streams
+            .iter()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, hash)| hash)
+            .ok_or_else(|| Error::NotFound(format!("stream {name} of {}", self.name)))
+    }
 }
 
 /// The tree of an image.
@@ -203,13 +217,29 @@ impl FileSystem for Image {
     }
 
     fn open_stream(&self, file: Node, name: &str) -> Result<Shared> {
-        let inode = self.inode(file)?;
-        let stream = inode
-            .streams
-            .iter()
-            .find(|(n, _)| n.eq_ignore_ascii_case(name))
-            .ok_or_else(|| Error::NotFound(format!("stream {name} of {}", inode.name)))?;
-        self.wim.contents(&stream.1)
+        self.wim.contents(self.inode(file)?.contents(Some(name))?)
+    }
+
+    fn stream_sha1(&self, file: Node, name: &str) -> Option<Hash> {
+        let hash = *self.inode(file).ok()?.contents(Some(name)).ok()?;
+        (hash != [0; 20]).then_some(hash)
+    }
+
+    fn solid(&self, file: Node, stream: Option<&str>) -> Result<Option<Solid>> {
+        let hash = self.inode(file)?.contents(stream)?;
+        let place = self.wim.contents_in_solid(hash)?;
+        Ok(place.map(|(resource, at)| Solid {
+            id: resource.at,
+            at,
+        }))
+    }
+
+    fn open_solid(&self, file: Node, stream: Option<&str>) -> Result<Shared> {
+        let hash = self.inode(file)?.contents(stream)?;
+        match self.wim.contents_in_solid(hash)? {
+            Some((resource, _)) => Ok(self.wim.solid(resource)?),
+            None => self.wim.contents(hash),
+        }
     }
 
     fn link(&self, file: Node) -> Result<Option<String>> {

@@ -5,7 +5,7 @@ mod image;
 mod information;
 mod resource;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -21,9 +21,11 @@ use crate::source::{Extents, Shared};
 
 const HEADER: usize = 208;
 const ENTRY: usize = 50;
-/// Bytes of the table of resources, and of metadata, beyond which they cannot be read at once.
-const TABLE: u64 = 192 << 20;
-const XML: u64 = 16 << 20;
+/// Bytes of the table of resources, of an image's metadata and of the XML beyond which they cannot be kept; those of
+/// Windows are a third of that.
+const TABLE: u64 = 32 << 20;
+const METADATA: u64 = 64 << 20;
+const XML: u64 = 4 << 20;
 
 /// The SHA-1 that names contents.
 pub type Hash = [u8; 20];
@@ -218,7 +220,7 @@ impl Wim {
             || Error::NotFound(format!("image {index} (there are {})", table.images.len()));
         let place = (index as usize).checked_sub(1).ok_or_else(missing)?;
         let (place, hash) = *table.images.get(place).ok_or_else(missing)?;
-        if place.size > TABLE {
+        if place.size > METADATA {
             return Err(Error::Unsupported(format!(
                 "the metadata of image {index} is {} bytes",
                 place.size
@@ -226,7 +228,7 @@ impl Wim {
         }
         let bytes = self
             .resource(place)?
-            .read_all("the metadata of a WIM", TABLE)?;
+            .read_all("the metadata of a WIM", METADATA)?;
         verify("the metadata of an image", &hash, &bytes)?;
         Image::parse(self.clone(), index, &bytes)
     }
@@ -354,7 +356,7 @@ impl Wim {
             return Ok(chunked.clone());
         }
         let chunked = Arc::new(Chunked::solid(self.source.clone(), place)?);
-        // Each keeps a chunk of up to 64 MiB.
+        // Each may keep a chunk of up to 64 MiB.
         open.clear();
         open.insert(place.at, chunked.clone());
         Ok(chunked)
@@ -376,6 +378,17 @@ impl Wim {
                 Ok(Arc::new(Extents::slice(self.solid(resource)?, at, size)))
             }
         }
+    }
+
+    /// The solid resource that contents lie in, and where; `None` for others.
+    fn contents_in_solid(&self, hash: &Hash) -> Result<Option<(Place, u64)>> {
+        if *hash == [0; 20] {
+            return Ok(None);
+        }
+        Ok(match self.blob(hash)? {
+            Blob::Own { .. } => None,
+            Blob::Solid { resource, at, .. } => Some((resource, at)),
+        })
     }
 
     fn blob(&self, hash: &Hash) -> Result<Blob> {

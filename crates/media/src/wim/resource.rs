@@ -6,10 +6,10 @@ use super::Place;
 use super::codec::{Codec, Compression};
 use crate::error::{Error, Result};
 use crate::fields::Fields;
-use crate::source::{Shared, Source, within};
+use crate::source::{Pieces, Scratch, Shared, Source, within};
 
-/// The largest chunk; Windows writes 64 MiB at most.
-const LARGEST: u32 = 128 << 20;
+/// The largest chunk; Windows writes no larger ones.
+const LARGEST: u32 = 64 << 20;
 /// Chunks of a resource beyond which its table cannot be kept.
 const CHUNKS: u64 = 1 << 22;
 
@@ -61,9 +61,9 @@ pub(super) struct Chunked {
     last: Mutex<Last>,
 }
 
+#[derive(Default)]
 struct Last {
-    codec: Option<Codec>,
-    input: Vec<u8>,
+    scratch: Scratch,
     index: Option<u64>,
     bytes: Vec<u8>,
 }
@@ -173,12 +173,7 @@ impl Chunked {
             size,
             chunk,
             starts,
-            last: Mutex::new(Last {
-                codec: None,
-                input: Vec::new(),
-                index: None,
-                bytes: Vec::new(),
-            }),
+            last: Mutex::default(),
         })
     }
 
@@ -186,30 +181,28 @@ impl Chunked {
         (self.size - index * u64::from(self.chunk)).min(self.chunk.into()) as usize
     }
 
-    fn decompress(
-        &self,
-        index: u64,
-        codec: &mut Option<Codec>,
-        input: &mut Vec<u8>,
-        out: &mut [u8],
-    ) -> Result<()> {
+    fn decompress(&self, index: u64, scratch: &mut Scratch, out: &mut [u8]) -> Result<()> {
         let (start, end) = (self.starts[index as usize], self.starts[index as usize + 1]);
         let stored = (end - start) as usize;
         if stored == out.len() {
             return self.source.read_at(start, out);
         }
+        let Scratch { codec, input, .. } = scratch;
         input.resize(stored, 0);
         self.source.read_at(start, input)?;
-        if codec.is_none() {
-            *codec = Codec::new(self.compression, self.chunk);
-        }
-        let codec = codec.as_mut().ok_or_else(|| {
-            Error::damaged(
-                "a compressed resource of a WIM",
-                start,
-                format!("{} chunks of {} bytes", self.compression, self.chunk),
-            )
-        })?;
+        let (.., codec) = match codec {
+            Some(kept) if (kept.0, kept.1) == (self.compression, self.chunk) => kept,
+            _ => {
+                let new = Codec::new(self.compression, self.chunk).ok_or_else(|| {
+                    Error::damaged(
+                        "a compressed resource of a WIM",
+                        start,
+                        format!("{} chunks of {} bytes", self.compression, self.chunk),
+                    )
+                })?;
+                codec.insert((self.compression, self.chunk, new))
+            }
+        };
         codec.decompress(input, out).map_err(|_| {
             Error::damaged(
                 "a compressed chunk of a WIM",
@@ -220,17 +213,46 @@ impl Chunked {
     }
 }
 
+impl Pieces for Chunked {
+    fn piece(&self) -> u64 {
+        self.chunk.into()
+    }
+
+    fn stored(&self) -> u64 {
+        self.starts
+            .windows(2)
+            .map(|pair| pair[1] - pair[0])
+            .max()
+            .unwrap_or(0)
+    }
+
+    fn read_piece(&self, index: u64, scratch: &mut Scratch, out: &mut Vec<u8>) -> Result<()> {
+        if index + 1 >= self.starts.len() as u64 {
+            return Err(Error::Truncated {
+                at: index.saturating_mul(self.chunk.into()),
+                length: self.chunk.into(),
+                size: self.size,
+            });
+        }
+        out.resize(self.length(index), 0);
+        self.decompress(index, scratch, out)
+    }
+}
+
 impl Source for Chunked {
     fn size(&self) -> u64 {
         self.size
+    }
+
+    fn pieces(&self) -> Option<&dyn Pieces> {
+        Some(self)
     }
 
     fn read_at(&self, mut offset: u64, mut into: &mut [u8]) -> Result<()> {
         within(self.size, offset, into.len() as u64)?;
         let mut last = self.last.lock().unwrap_or_else(|e| e.into_inner());
         let Last {
-            codec,
-            input,
+            scratch,
             index: kept,
             bytes,
         } = &mut *last;
@@ -243,11 +265,11 @@ impl Source for Chunked {
             if *kept == Some(index) {
                 now.copy_from_slice(&bytes[inside..inside + there]);
             } else if there == length {
-                self.decompress(index, codec, input, now)?;
+                self.decompress(index, scratch, now)?;
             } else {
                 *kept = None;
                 bytes.resize(length, 0);
-                self.decompress(index, codec, input, bytes)?;
+                self.decompress(index, scratch, bytes)?;
                 *kept = Some(index);
                 now.copy_from_slice(&bytes[inside..inside + there]);
             }

@@ -35,7 +35,7 @@ impl Numbers {
 }
 
 /// Contents of many kinds: text, noise, code with calls and relative addresses, samples whose differences repeat, runs, nothing.
-pub(super) fn contents(seed: u64) -> Vec<(&'static str, Vec<u8>)> {
+pub(crate) fn contents(seed: u64) -> Vec<(&'static str, Vec<u8>)> {
     let mut numbers = Numbers(seed | 1);
     let mut noise = vec![0; 200_000];
     noise.fill_with(|| numbers.next() as u8);
@@ -129,7 +129,7 @@ fn tree(folder: &Path, seed: u64) {
 }
 
 /// A WIM of two images.
-pub(super) fn made(folder: &Path, options: &[&str]) -> PathBuf {
+pub(crate) fn made(folder: &Path, options: &[&str]) -> PathBuf {
     let wim = folder.join("test.wim");
     for image in 1..=2u64 {
         let source = folder.join(format!("tree{image}"));
@@ -187,6 +187,7 @@ fn check(options: &[&str], compression: Compression) {
                         verify(path, hash, &bytes)?;
                     }
                 }
+                Kind::Link => panic!("{path}: a WIM has reparse points"),
                 Kind::Reparse { .. } => {
                     assert_eq!(
                         image.link(entry.node)?.as_deref(),
