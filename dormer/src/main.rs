@@ -1,5 +1,6 @@
 //! Dormer: a virtual machine for Windows 11 on Arm and every other AArch64 UEFI system.
 
+mod disk;
 mod media;
 
 use std::process::ExitCode;
@@ -17,6 +18,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Make, look at, check, convert, compare and repair disk images, as `qemu-img` does.
+    #[command(disable_help_flag = true)]
+    Disk(disk::Disk),
     /// Run a machine that QEMU's arguments describe; `dormer system -help` lists them.
     #[command(disable_help_flag = true)]
     System {
@@ -44,7 +48,12 @@ fn main() -> ExitCode {
         let rest: Vec<_> = words.collect();
         return qemu::main(&name, &rest);
     }
+    if name == "qemu-img" {
+        let rest: Vec<_> = words.collect();
+        return qemu_img::main(&name, &rest);
+    }
     match Arguments::parse().command {
+        Command::Disk(disk) => disk::run(&disk),
         Command::System { arguments } => qemu::main("dormer system", &arguments),
         Command::Media(command) => media::run(command),
     }

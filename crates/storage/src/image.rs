@@ -233,7 +233,7 @@ impl Chain<'_> {
 }
 
 /// A file that an image at `path` names.
-fn beside(path: &Path, name: &str) -> Result<PathBuf, OpenError> {
+pub(crate) fn beside(path: &Path, name: &str) -> Result<PathBuf, OpenError> {
     let name = name.strip_prefix("file:").unwrap_or(name);
     // "nbd:…", "json:{…}", "https://…": a colon before any slash is a protocol, as in QEMU.
     if let Some((protocol, _)) = name
@@ -257,7 +257,7 @@ pub fn open_locked(path: &Path, write: bool, locking: Locking) -> Result<File, O
 }
 
 /// Opens a regular file or a block device; anything else could wait for ever or has no size.
-fn open_file(path: &Path, write: bool, direct: bool) -> Result<File, OpenError> {
+pub(crate) fn open_file(path: &Path, write: bool, direct: bool) -> Result<File, OpenError> {
     let refuse = |error| OpenError::io(path, error);
     let kind = std::fs::metadata(path).map_err(refuse)?.file_type();
     if kind.is_dir() {

@@ -214,23 +214,7 @@ fn features(
 ) -> Result<(), String> {
     let unknown = incompatible & !INCOMPATIBLE_KNOWN;
     if unknown != 0 {
-        let names: Vec<String> = (0..64)
-            .filter(|bit| unknown >> bit & 1 != 0)
-            .map(|bit| {
-                match extensions
-                    .incompatible_names
-                    .iter()
-                    .find(|(b, _)| *b == bit)
-                {
-                    Some((_, name)) => name.clone(),
-                    None => format!("Unknown incompatible feature: {:x}", 1u64 << bit),
-                }
-            })
-            .collect();
-        return Err(format!(
-            "Unsupported qcow2 feature(s): {}",
-            names.join(", ")
-        ));
+        return Err(unknown_features(unknown, extensions));
     }
     if incompatible & INCOMPATIBLE_CORRUPT != 0 {
         return Err("Image is corrupt; run 'qemu-img check -r all' on a copy of it".into());
@@ -255,15 +239,33 @@ fn features(
     }
 }
 
+/// Names the bits that are set in `unknown`, by the image's own table where it has them.
+pub(super) fn unknown_features(unknown: u64, extensions: &Extensions) -> String {
+    let names: Vec<String> = (0..64)
+        .filter(|bit| unknown >> bit & 1 != 0)
+        .map(|bit| {
+            match extensions
+                .incompatible_names
+                .iter()
+                .find(|(b, _)| *b == bit)
+            {
+                Some((_, name)) => name.clone(),
+                None => format!("Unknown incompatible feature: {:x}", 1u64 << bit),
+            }
+        })
+        .collect();
+    format!("Unsupported qcow2 feature(s): {}", names.join(", "))
+}
+
 #[derive(Default)]
-struct Extensions {
+pub(super) struct Extensions {
     backing_format: Option<String>,
     data_file: Option<String>,
     /// Bits of incompatible features that the image itself names.
     incompatible_names: Vec<(u8, String)>,
 }
 
-fn extensions(start: &[u8], header_length: usize) -> Result<Extensions, String> {
+pub(super) fn extensions(start: &[u8], header_length: usize) -> Result<Extensions, String> {
     let mut found = Extensions::default();
     // In version 2 the area ends at the backing file's name; there, as everywhere, an end marker comes before.
     let end = match be64(start, 8) {
@@ -301,7 +303,7 @@ fn extensions(start: &[u8], header_length: usize) -> Result<Extensions, String> 
     Ok(found)
 }
 
-fn backing(start: &[u8], cluster_size: u64) -> Result<Option<String>, String> {
+pub(super) fn backing(start: &[u8], cluster_size: u64) -> Result<Option<String>, String> {
     let (Some(offset), Some(length)) = (be64(start, 8), be32(start, 16)) else {
         return Ok(None);
     };
