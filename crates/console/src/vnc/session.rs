@@ -10,6 +10,7 @@ use crate::frames::{Rectangle, Viewer};
 use crate::stream::Stream;
 use crate::{Display, Seat};
 use device::input::Button;
+use device::screen::CursorImage;
 use parking_lot::{Condvar, Mutex};
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -33,8 +34,8 @@ struct State {
     request: Option<Rectangle>,
     /// The client has nothing of this part: it asked non-incrementally.
     whole: Option<Rectangle>,
-    /// The client asked for another size: the answer is no.
-    resize_asked: bool,
+    /// The client asked for another size: the answer.
+    resize: Option<u16>,
     ended: bool,
 }
 
@@ -46,7 +47,7 @@ pub(super) fn run(mut stream: Stream, shared: &Arc<Shared>) -> io::Result<()> {
             encodings: Vec::new(),
             request: None,
             whole: None,
-            resize_asked: false,
+            resize: None,
             ended: false,
         }),
         changed: Condvar::new(),
@@ -190,7 +191,13 @@ impl Reader<'_> {
                 for _ in 0..message[5] {
                     self.take::<16>()?;
                 }
-                self.client.state.lock().resize_asked = true;
+                let size =
+                    |at: usize| u32::from(u16::from_be_bytes([message[at], message[at + 1]]));
+                let answer = match display.request_size(size(1), size(3)) {
+                    true => spec::RESIZE_FORWARDED,
+                    false => spec::RESIZE_PROHIBITED,
+                };
+                self.client.state.lock().resize = Some(answer);
                 self.client.changed.notify_all();
             }
             spec::QEMU => {
@@ -304,6 +311,8 @@ struct Told {
     extended_size: bool,
     /// Whether positions are absolute.
     absolute: Option<bool>,
+    /// The pointer's picture; in it `None`: hidden.
+    cursor: Option<Option<Arc<CursorImage>>>,
 }
 
 struct Writer {
@@ -326,7 +335,7 @@ struct Order {
     encodings: Vec<i32>,
     area: Rectangle,
     whole: Option<Rectangle>,
-    resize_asked: bool,
+    resize: Option<u16>,
 }
 
 impl Writer {
@@ -355,7 +364,7 @@ impl Writer {
                 self.viewer.look(true);
                 let ready = self.viewer.stale()
                     || state.whole.is_some()
-                    || state.resize_asked
+                    || state.resize.is_some()
                     || self.dirty.any(area)
                     || self.news(&state.encodings);
                 if ready {
@@ -366,7 +375,7 @@ impl Writer {
                         encodings: state.encodings.clone(),
                         area,
                         whole: state.whole.take(),
-                        resize_asked: std::mem::take(&mut state.resize_asked),
+                        resize: state.resize.take(),
                     });
                 }
             }
@@ -381,6 +390,7 @@ impl Writer {
             || (knows(spec::EXTENDED_DESKTOP_SIZE) && !self.told.extended_size)
             || (knows(spec::POINTER_MOTION_CHANGE)
                 && self.told.absolute != Some(self.display.absolute()))
+            || (cursor_encoding(encodings).is_some() && self.viewer.cursor_stale())
     }
 
     fn update(&mut self, order: &Order) -> io::Result<()> {
@@ -452,8 +462,10 @@ impl Writer {
             message.desktop_size(spec::REASON_SERVER, spec::RESIZE_OK, self.size);
             self.told.extended_size = true;
         }
-        if order.resize_asked && extended {
-            message.desktop_size(spec::REASON_THIS_CLIENT, spec::RESIZE_PROHIBITED, self.size);
+        if let Some(answer) = order.resize
+            && extended
+        {
+            message.desktop_size(spec::REASON_THIS_CLIENT, answer, self.size);
         }
         if knows(spec::EXTENDED_KEY_EVENT) && !self.told.extended_keys {
             message.rectangle(Rectangle::default(), spec::EXTENDED_KEY_EVENT);
@@ -470,6 +482,13 @@ impl Writer {
                 spec::POINTER_MOTION_CHANGE,
             );
             self.told.absolute = Some(absolute);
+        }
+        if let Some(encoding) = cursor_encoding(&order.encodings)
+            && let Some(cursor) = self.viewer.cursor()
+            && self.told.cursor.as_ref() != Some(&cursor.image)
+        {
+            message.cursor(encoding, order.format, cursor.image.as_deref());
+            self.told.cursor = Some(cursor.image);
         }
         if resized {
             self.size = now;
@@ -491,6 +510,13 @@ impl Writer {
         }
         resized
     }
+}
+
+/// The way in which the client takes the pointer's picture, if it does.
+fn cursor_encoding(encodings: &[i32]) -> Option<i32> {
+    [spec::CURSOR_WITH_ALPHA, spec::CURSOR]
+        .into_iter()
+        .find(|encoding| encodings.contains(encoding))
 }
 
 /// A FramebufferUpdate message, section 7.6.1. It is one for one request, as viewers expect, but it is never whole in memory.
@@ -542,6 +568,38 @@ impl Update {
         self.bytes.extend_from_slice(&(size.0 as u16).to_be_bytes());
         self.bytes.extend_from_slice(&(size.1 as u16).to_be_bytes());
         self.bytes.extend_from_slice(&[0; 4]); // flags
+    }
+
+    /// The pointer's picture; `None`: none is to be drawn.
+    fn cursor(&mut self, encoding: i32, format: PixelFormat, image: Option<&CursorImage>) {
+        let nothing = CursorImage::default();
+        let image = image.unwrap_or(&nothing);
+        let part = Rectangle {
+            x: image.hot_x,
+            y: image.hot_y,
+            width: image.width,
+            height: image.height,
+        };
+        self.rectangle(part, encoding);
+        if encoding == spec::CURSOR_WITH_ALPHA {
+            self.bytes.extend_from_slice(&spec::RAW.to_be_bytes());
+            for pixel in &image.pixels {
+                let [alpha, red, green, blue] = pixel.to_be_bytes();
+                self.bytes.extend_from_slice(&[red, green, blue, alpha]);
+            }
+            return;
+        }
+        format.put(&image.pixels, &mut self.bytes);
+        // A bit a pixel, rows of whole bytes: drawn or not.
+        for row in image.pixels.chunks(image.width.max(1) as usize) {
+            for eight in row.chunks(8) {
+                let bits = eight.iter().enumerate();
+                let byte = bits.fold(0, |byte, (i, pixel)| {
+                    byte | u8::from(pixel >> 31 != 0) << (7 - i)
+                });
+                self.bytes.push(byte);
+            }
+        }
     }
 
     fn send(&mut self, stream: &mut Stream) -> io::Result<()> {

@@ -23,6 +23,9 @@ pub(super) const RAW: i32 = 0;
 pub(super) const ZLIB: i32 = 6;
 pub(super) const ZRLE: i32 = 16;
 pub(super) const DESKTOP_SIZE: i32 = -223;
+/// RFC 6143, section 7.8.1.
+pub(super) const CURSOR: i32 = -239;
+pub(super) const CURSOR_WITH_ALPHA: i32 = -314;
 pub(super) const POINTER_MOTION_CHANGE: i32 = -257;
 pub(super) const EXTENDED_KEY_EVENT: i32 = -258;
 pub(super) const EXTENDED_DESKTOP_SIZE: i32 = -308;
@@ -32,3 +35,5 @@ pub(super) const REASON_SERVER: u16 = 0;
 pub(super) const REASON_THIS_CLIENT: u16 = 1;
 pub(super) const RESIZE_OK: u16 = 0;
 pub(super) const RESIZE_PROHIBITED: u16 = 1;
+/// The guest has been asked; it answers by a size of its own, or not.
+pub(super) const RESIZE_FORWARDED: u16 = 4;

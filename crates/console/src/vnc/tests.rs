@@ -6,7 +6,7 @@ use super::pixel::PixelFormat;
 use super::*;
 use crate::Display;
 use device::input::{Button, Event, Input, Key, Wants};
-use device::screen::{Screen, Surface, next_setup};
+use device::screen::{Cursor, CursorImage, Screen, Surface, next_setup};
 use flate2::Decompress;
 use parking_lot::Mutex;
 use std::io::{Read, Write};
@@ -15,6 +15,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 struct Picture(u64, Mutex<Surface>);
+
+/// A screen with a hardware cursor whose guest can be asked for a size.
+struct Gpu {
+    cursor: Mutex<Cursor>,
+    wanted: Mutex<(u32, u32)>,
+}
+
+impl Screen for Gpu {
+    fn setup(&self) -> u64 {
+        1
+    }
+
+    fn capture(&self, surface: &mut Surface) -> bool {
+        *surface = Surface::new(200, 100);
+        true
+    }
+
+    fn cursor(&self) -> Option<Cursor> {
+        Some(self.cursor.lock().clone())
+    }
+
+    fn request_size(&self, width: u32, height: u32) -> bool {
+        *self.wanted.lock() = (width, height);
+        true
+    }
+}
 
 impl Screen for Picture {
     fn setup(&self) -> u64 {
@@ -92,6 +118,8 @@ struct Client {
     format: PixelFormat,
     /// Pseudo-rectangles: encoding, x, y, width, height.
     pseudo: Vec<(i32, [u16; 4])>,
+    /// What the last cursor's rectangle held.
+    cursor: Vec<u8>,
 }
 
 impl Client {
@@ -134,6 +162,7 @@ impl Client {
             zrle: Decompress::new(true),
             format: PixelFormat::NATIVE,
             pseudo: Vec::new(),
+            cursor: Vec::new(),
         };
         client.encodings(&[-223, 0]);
         assert_eq!(client.size, (200, 100));
@@ -220,6 +249,18 @@ impl Client {
                     }
                     self.pseudo.push((encoding, part));
                 }
+                -239 => {
+                    let mask = width.div_ceil(8) * height;
+                    self.cursor = vec![0; width * height * self.format.bytes() + mask];
+                    self.stream.read_exact(&mut self.cursor).unwrap();
+                    self.pseudo.push((encoding, part));
+                }
+                -314 => {
+                    assert_eq!(take::<4>(&mut self.stream), [0; 4]);
+                    self.cursor = vec![0; width * height * 4];
+                    self.stream.read_exact(&mut self.cursor).unwrap();
+                    self.pseudo.push((encoding, part));
+                }
                 _ => self.pseudo.push((encoding, part)),
             }
         }
@@ -270,6 +311,74 @@ fn pictures_in_every_encoding() {
         assert_eq!(client.update(), [[128, 64, 64, 36]]);
         assert!(client.pixels == bench.picture.1.lock().pixels);
     }
+}
+
+#[test]
+fn pointers_and_sizes_of_a_gpu() {
+    let bench = bench("");
+    let image = CursorImage {
+        width: 9,
+        height: 1,
+        hot_x: 2,
+        hot_y: 0,
+        pixels: (0..9)
+            .map(|i| if i % 2 == 0 { 0xff12_3456 } else { 0 })
+            .collect(),
+    };
+    let gpu = Arc::new(Gpu {
+        cursor: Mutex::new(Cursor {
+            x: 5,
+            y: 6,
+            image: Some(Arc::new(image)),
+        }),
+        wanted: Mutex::default(),
+    });
+    let display = Display::new();
+    display.add_screen(gpu.clone());
+    let mut options = VncOptions::parse(":0,to=500").unwrap().unwrap();
+    options.name = "test".into();
+    let bench = Bench {
+        server: VncServer::start(display, &options).unwrap(),
+        ..bench
+    };
+    let mut client = Client::new(&bench);
+    client.encodings(&[0, -239]);
+    client.request(false);
+    client.update();
+    assert_eq!(client.pseudo, [(-239, [2, 0, 9, 1])]);
+    assert_eq!(client.cursor[..8], [0x56, 0x34, 0x12, 0, 0, 0, 0, 0]);
+    assert_eq!(client.cursor[36..], [0b1010_1010, 0b1000_0000]);
+    // It moves, which the client does by itself; then it is hidden.
+    client.pseudo.clear();
+    client.request(true);
+    gpu.cursor.lock().x = 7;
+    std::thread::sleep(Duration::from_millis(100));
+    gpu.cursor.lock().image = None;
+    client.update();
+    assert_eq!(client.pseudo, [(-239, [0; 4])]);
+
+    let mut alpha = Client::new(&bench);
+    gpu.cursor.lock().image = Some(Arc::new(CursorImage {
+        width: 1,
+        height: 1,
+        pixels: vec![0x8011_2233],
+        ..CursorImage::default()
+    }));
+    alpha.encodings(&[0, -239, -314, -308]);
+    alpha.request(false);
+    while alpha.cursor.is_empty() {
+        alpha.update();
+        alpha.request(true);
+    }
+    assert_eq!(alpha.cursor, [0x11, 0x22, 0x33, 0x80]);
+    // A size that is asked for is passed on.
+    alpha.pseudo.clear();
+    let mut message = vec![251, 0, 0x04, 0x00, 0x03, 0x00, 1, 0];
+    message.extend([0; 16]);
+    alpha.stream.write_all(&message).unwrap();
+    alpha.update();
+    assert_eq!(alpha.pseudo, [(-308, [1, 4, 200, 100])]);
+    assert_eq!(*gpu.wanted.lock(), (1024, 768));
 }
 
 #[test]
