@@ -237,6 +237,9 @@ pub enum Kind {
         /// Bytes.
         max_hostmem: u64,
     },
+    UsbAudio {
+        audiodev: String,
+    },
     /// An HD Audio controller.
     Hda {
         /// `ich9-intel-hda` rather than `intel-hda`.

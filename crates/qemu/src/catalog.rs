@@ -390,6 +390,14 @@ pub const MODELS: &[Model] = &[
         ],
     },
     Model {
+        name: "usb-audio",
+        alias: None,
+        bus: BusKind::Usb,
+        category: Category::Sound,
+        description: "USB loudspeaker, stereo",
+        properties: &[USB, AUDIO],
+    },
+    Model {
         name: "intel-hda",
         alias: None,
         bus: BusKind::Pci,
@@ -493,7 +501,6 @@ pub const PLANNED: &[(&str, &str)] = &[
         "VGA, which this board has not; use virtio-gpu-pci, with ramfb for Windows and firmware",
     ),
     ("virtio-ramfb", "two in one; use ramfb and virtio-gpu-pci"),
-    ("usb-audio", "USB sound; use intel-hda and hda-duplex"),
     (
         "virtio-sound-pci",
         "virtio sound; use intel-hda and hda-duplex",

@@ -1028,6 +1028,9 @@ fn device(
                 max_hostmem: values.take_size("max_hostmem")?.unwrap_or(256 << 20),
             }
         }
+        "usb-audio" => Kind::UsbAudio {
+            audiodev: sound.of_device(values.take("audiodev"))?,
+        },
         "intel-hda" | "ich9-intel-hda" => Kind::Hda {
             ich9: model.name != "intel-hda",
             msi: match values.take("msi").as_deref() {

@@ -45,6 +45,7 @@ pub mod feature {
 
 /// Endpoint attributes: transfer types, table 9-13.
 pub mod transfer {
+    pub const ISOCHRONOUS: u8 = 1;
     pub const BULK: u8 = 2;
     pub const INTERRUPT: u8 = 3;
 }

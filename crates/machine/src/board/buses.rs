@@ -266,6 +266,15 @@ pub fn plug(
                 };
                 gpu(around, device, &name, config).map_err(fail)?;
             }
+            Kind::UsbAudio { audiodev } => {
+                let config = usb::sound::Config {
+                    name: name.clone(),
+                    serial: name.clone(),
+                };
+                let back_end = audio(around, audiodev).map_err(fail)?;
+                let speaker = usb::sound::UsbAudio::new(config, back_end);
+                on_port(&controllers, device, speaker).map_err(fail)?;
+            }
             Kind::Hda { ich9, msi } => {
                 let config = hda::Config {
                     name: name.clone(),
@@ -328,6 +337,7 @@ fn model(kind: &Kind) -> &'static str {
         Kind::UsbNcm { .. } => "usb-ncm",
         Kind::VirtioNet { .. } => "virtio-net-pci",
         Kind::VirtioGpu { .. } => "virtio-gpu-pci",
+        Kind::UsbAudio { .. } => "usb-audio",
         Kind::Hda { ich9: false, .. } => "intel-hda",
         Kind::Hda { ich9: true, .. } => "ich9-intel-hda",
         Kind::HdaCodec { codec, .. } => match codec {

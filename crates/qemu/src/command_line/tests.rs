@@ -122,6 +122,11 @@ fn sound() {
     assert_eq!(machine.audiodevs[0].path.as_deref(), Some("x.wav"));
     assert_eq!(machine.audiodevs[0].frequency, Some(44100));
 
+    let machine =
+        run("-M virt -nic none -device qemu-xhci -device usb-audio,audiodev=a -audiodev none,id=a")
+            .machine;
+    assert!(matches!(&machine.devices[1].kind, Kind::UsbAudio { audiodev } if audiodev == "a"));
+
     let machine = run("-M virt -nic none -audio none,model=hda").machine;
     assert_eq!((machine.devices.len(), machine.audiodevs.len()), (2, 1));
     for (line, message) in [

@@ -13,6 +13,9 @@ use crate::device::{Outcome, Piece, Setup};
 
 /// TRBs taken at once. A longer descriptor is done in parts.
 const MOST_TRBS: usize = 256;
+/// Isochronous transfers are made up for by so many nanoseconds at most when the host was late. A longer burst would
+/// take all that a driver has queued before it could queue more: the stream is late rather than broken.
+const MOST_LATE: u64 = 4_000_000;
 
 /// A TRB of a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -252,7 +255,9 @@ impl State {
                 return Ok(Turn::Idle);
             }
             match gather(endpoint, dma)? {
-                Gathered::Nothing => return self.ran_dry(dma, slot, dci).map(|()| Turn::Idle),
+                Gathered::Nothing => {
+                    return self.ran_dry(dma, slot, dci, now).map(|()| Turn::Idle);
+                }
                 Gathered::Bad(trb) => {
                     tracing::debug!(slot, dci, kind = trb.trb.kind(), "a TRB out of place");
                     endpoint.budget -= 1;
@@ -514,14 +519,20 @@ impl State {
         self.interrupters[at].post(dma, event, quiet)
     }
 
-    /// An isochronous stream has nothing to send or no room (4.10.3.1); told once.
-    fn ran_dry(&mut self, dma: &Dma, slot: u8, dci: u8) -> Result<(), DmaError> {
+    /// An isochronous stream has nothing to send or no room when it is due (4.10.3.1); told once.
+    fn ran_dry(&mut self, dma: &Dma, slot: u8, dci: u8, now: u64) -> Result<(), DmaError> {
         let Some(endpoint) = self.endpoint(slot, dci) else {
             return Ok(());
         };
-        if endpoint.kind != EndpointType::Isoch || std::mem::take(&mut endpoint.due) == 0 {
+        if endpoint.kind != EndpointType::Isoch || endpoint.due == 0 {
             return Ok(());
         }
+        let due = endpoint.due;
+        if now < due {
+            self.look_later(due, slot, dci);
+            return Ok(());
+        }
+        endpoint.due = 0;
         let status = if endpoint.to_host {
             code::RING_OVERRUN
         } else {
@@ -560,16 +571,21 @@ impl State {
                     endpoint.due = (zero + (current + ahead) * 8 * MICROFRAME).max(now + 1);
                 }
             }
-        } else if now > endpoint.due.saturating_add(1_000_000_000) {
-            // Time stood still or the worker was late: no burst to catch up.
-            endpoint.due = now;
+        } else if now > endpoint.due.saturating_add(MOST_LATE) {
+            // Time stood still or the worker was late: what is made up for is no more than drivers have queued.
+            endpoint.due = now - MOST_LATE;
         }
         if now >= endpoint.due {
             return true;
         }
         let due = endpoint.due;
-        self.later.retain(|&(_, s, d)| (s, d) != (slot, dci));
-        self.later.push((due, slot, dci));
+        self.look_later(due, slot, dci);
         false
+    }
+
+    /// Takes the endpoint's next turn at that time.
+    fn look_later(&mut self, at: u64, slot: u8, dci: u8) {
+        self.later.retain(|&(_, s, d)| (s, d) != (slot, dci));
+        self.later.push((at, slot, dci));
     }
 }

@@ -697,6 +697,51 @@ fn isochronous_descriptors_keep_time() {
 }
 
 #[test]
+fn a_loudspeaker_plays_what_is_queued() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out.wav");
+    let mut options = audio::Options::new("snd", audio::Driver::Wav);
+    options.path = Some(path.display().to_string());
+    let audio = audio::Audio::open(&options).unwrap();
+    let config = crate::sound::Config {
+        name: "usb-audio".into(),
+        serial: "1".into(),
+    };
+    let mut d = Driver::new();
+    let speaker = crate::sound::UsbAudio::new(config, &audio);
+    d.xhci.attach(Some(1), speaker.clone()).unwrap();
+    d.start();
+    let slot = d.enumerate(USB2);
+    assert_eq!(code(&d.configure(slot, &[(2, 1, 192)])), 1);
+    assert_eq!(d.control(slot, setup(0, 9, 1, 0, 0)).0, 1);
+    assert_eq!(d.control(slot, setup(1, 11, 1, 1, 0)).0, 1);
+    let sample = |i: u32| (i * 31) as i16;
+    let bytes: Vec<u8> = (0..4800).flat_map(|i| sample(i).to_le_bytes()).collect();
+    d.dma.write(BUFFER, &bytes).unwrap();
+    // 50 milliseconds, five packets ahead of the controller.
+    let begin = d.clock.now();
+    for i in 0..50u64 {
+        let td = trb(kind::ISOCH, BUFFER + i * 192, 192, bit::SIA | bit::IOC);
+        d.submit(slot, 2, &[td]);
+        if i >= 5 {
+            assert_eq!(code(&d.event(kind::TRANSFER_EVENT)), 1);
+        }
+    }
+    for _ in 0..5 {
+        assert_eq!(code(&d.event(kind::TRANSFER_EVENT)), 1);
+    }
+    assert!(d.clock.now() - begin >= 45_000_000);
+    let event = d.event(kind::TRANSFER_EVENT);
+    assert_eq!(code(&event), 14, "an underrun, once nothing is queued");
+    assert_eq!(d.control(slot, setup(1, 11, 0, 1, 0)).0, 1);
+    drop((d, speaker));
+    audio.finish();
+    let mut file = hound::WavReader::open(&path).unwrap();
+    let played: Vec<i16> = file.samples().map(Result::unwrap).collect();
+    assert!(played == (0..4800).map(sample).collect::<Vec<_>>());
+}
+
+#[test]
 fn the_microframe_index_wraps_with_an_event() {
     let mut d = Driver::new();
     d.start();
