@@ -11,6 +11,7 @@ pub mod cache;
 pub mod initrd;
 pub mod iso;
 pub mod packages;
+pub mod programs;
 pub mod qmp;
 pub mod run;
 pub mod screen;
