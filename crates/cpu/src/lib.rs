@@ -31,7 +31,7 @@ pub use emit::{
 };
 pub use exception::DataAccess;
 pub use features::{FeatureError, Features, MODELS};
-pub use interpreter::Interpreter;
+pub use interpreter::{Code, Interpreter, Layout};
 pub use signals::Signals;
 pub use state::{Debug, Monitor, Pmu, State, Timers};
 pub use world::{CallOutcome, World};

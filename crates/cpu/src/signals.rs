@@ -111,9 +111,20 @@ impl Signals {
     pub(crate) fn invalidate(&self, invalidation: Invalidation) -> u64 {
         let ticket = {
             let mut queue = self.queue.lock();
-            if queue.len() >= QUEUE_LIMIT {
+            if let (
+                Invalidation::Code { slot, lines },
+                Some(Invalidation::Code {
+                    slot: last,
+                    lines: written,
+                }),
+            ) = (invalidation, queue.last_mut())
+                && slot == *last
+            {
+                *written |= lines;
+            } else if queue.len() >= QUEUE_LIMIT {
                 queue.clear();
                 queue.push(Invalidation::All);
+                queue.push(Invalidation::AllCode);
             } else {
                 queue.push(invalidation);
             }
@@ -122,6 +133,11 @@ impl Signals {
         // A parked processor is not woken: it drains the queue before it executes anything.
         self.pending.fetch_or(attention::TLBI, Ordering::SeqCst);
         ticket
+    }
+
+    /// Lines of translated code were written: [`Invalidation::Code`].
+    pub fn forget_code(&self, slot: u32, lines: u64) {
+        self.invalidate(Invalidation::Code { slot, lines });
     }
 
     /// Whether the invalidation of that ticket is done, or the processor will do it before it executes anything.

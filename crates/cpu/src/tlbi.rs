@@ -22,6 +22,12 @@ pub enum Invalidation {
         /// Non-global entries of this ASID only (global ones too); `None`: of any.
         asid: Option<u16>,
     },
+    /// Permission to write the pages of that entry of [`memory::Code`]: stores to them are to be reported from now on.
+    Writes(u32),
+    /// Translations of those lines of the pages of that entry of [`memory::Code`]: they were written.
+    Code { slot: u32, lines: u64 },
+    /// All translations of code.
+    AllCode,
 }
 
 /// A cache of translations.
@@ -99,6 +105,21 @@ impl Core {
                 } else {
                     std::thread::yield_now();
                 }
+            }
+        }
+    }
+
+    /// Takes permission to write the pages of an entry of [`memory::Code`] from this processor, and asks the others to.
+    pub(crate) fn protect_code(&mut self, slot: u32, tlb: &mut dyn Invalidate) {
+        tlb.invalidate(&Invalidation::Writes(slot));
+        self.tell_others(Invalidation::Writes(slot));
+    }
+
+    /// Queues an invalidation that nothing waits for on the other processors.
+    pub(crate) fn tell_others(&self, invalidation: Invalidation) {
+        for (i, other) in self.shared.processors().iter().enumerate() {
+            if i != self.index as usize {
+                other.invalidate(invalidation);
             }
         }
     }

@@ -12,6 +12,9 @@ pub use cpu::{CallOutcome, Clock, Features, State, World};
 
 pub mod jit;
 pub mod psci;
+mod translation;
+
+pub use translation::{Tier, Translation};
 
 /// What a virtual machine is made of, as far as an engine is concerned.
 #[derive(Clone)]
@@ -23,6 +26,8 @@ pub struct Config {
     pub frequency: u64,
     /// Guest time: the counters are made of it, and stand still with it.
     pub clock: device::Clock,
+    /// How code is generated, where that is the engine's work.
+    pub translation: Translation,
 }
 
 /// Makes virtual machines.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+pub use engine::{Tier, Translation};
 pub use firmware::board::TpmInterface;
 
 /// Everything about a machine before it is built.
@@ -18,6 +19,8 @@ pub struct Description {
     pub memory: u64,
     /// Engines to try, in order; empty: the best of the host.
     pub accelerators: Vec<String>,
+    /// How the `jit` engine generates code.
+    pub translation: Translation,
     pub gic: GicChoice,
     pub msi: MsiChoice,
     pub acpi: AcpiChoice,
@@ -68,6 +71,7 @@ impl Default for Description {
             cpu_properties: Vec::new(),
             memory: 128 << 20,
             accelerators: Vec::new(),
+            translation: Translation::default(),
             gic: GicChoice::Auto,
             msi: MsiChoice::Auto,
             acpi: AcpiChoice::Auto,

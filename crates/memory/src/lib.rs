@@ -6,9 +6,11 @@
 //! - [`AddressSpace`] says what lies at each physical address; processors look things up there.
 
 mod access;
+mod code;
 mod map;
 mod ram;
 
 pub use access::{Access, Mmio};
+pub use code::Code;
 pub use map::{AddressSpace, Found, MapError, Mapping, RomDevice};
 pub use ram::{Dma, DmaError, Ram, RamError, Written};

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
-use crate::{Access, Mmio};
+use crate::{Access, Code, Mmio};
 
 /// Memory that reads like RAM while it is in array mode and whose writes (and, in command mode, reads) go to a device:
 /// NOR flash. Host memory of `size` bytes at `host` must stay valid as long as the value lives.
@@ -76,6 +76,7 @@ pub struct MapError {
 pub struct AddressSpace {
     regions: RwLock<Vec<Region>>,
     generation: AtomicU64,
+    code: Arc<Code>,
 }
 
 impl AddressSpace {
@@ -118,6 +119,11 @@ impl AddressSpace {
         drop(regions);
         self.changed();
         true
+    }
+
+    /// What of this memory was translated.
+    pub fn code(&self) -> &Arc<Code> {
+        &self.code
     }
 
     /// Says that what reads, writes or fetches reach has changed: cached look-ups of an older

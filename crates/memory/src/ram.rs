@@ -1,9 +1,10 @@
 //! Guest RAM, and devices' view of it.
 #![allow(unsafe_code)] // host pointers for the processors, and the bitmap's unsafe super-trait contracts
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use crate::Code;
 use vm_memory::bitmap::{Bitmap, BitmapSlice, NewBitmap, WithBitmapSlice};
 use vm_memory::{
     Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
@@ -71,6 +72,18 @@ impl Ram {
     /// Total size in bytes.
     pub fn size(&self) -> u64 {
         self.memory.iter().map(|r| r.len()).sum()
+    }
+
+    /// Has devices' writes reported to `code`: that of the address space that the memory is mapped in.
+    pub fn report_writes_to(&self, code: &Arc<Code>) {
+        for region in self.memory.iter() {
+            // Only the first counts: memory is mapped once.
+            let _ = region
+                .bitmap()
+                .whole
+                .code
+                .set((region.start_addr().0, code.clone()));
+        }
     }
 
     /// Devices' view.
@@ -177,10 +190,12 @@ impl Dma {
 }
 
 /// What was written to a range of RAM by devices: a count a region, so that whoever keeps things derived from
-/// memory (translated code) can be told. Grows a per-page record with the translator.
+/// memory (translated code) can be told.
 #[derive(Debug, Default)]
 pub struct Written {
     writes: AtomicU64,
+    /// The region's physical address, and who is told.
+    code: OnceLock<(u64, Arc<Code>)>,
 }
 
 /// A part of [`Written`].
@@ -219,8 +234,11 @@ impl Bitmap for WrittenSlice<'_> {
 }
 
 impl Bitmap for Written {
-    fn mark_dirty(&self, _offset: usize, _length: usize) {
+    fn mark_dirty(&self, offset: usize, length: usize) {
         self.writes.fetch_add(1, Ordering::Relaxed);
+        if let Some((start, code)) = self.code.get() {
+            code.written(start.wrapping_add(offset as u64), length as u64);
+        }
     }
 
     fn dirty_at(&self, _offset: usize) -> bool {

@@ -315,12 +315,46 @@ fn accelerator(machine: &mut Description, option: &Given) -> Result<(), Error> {
         ))
         .hint("Leave thread= out, or say thread=multi"));
     }
+    if names.split(':').any(|name| engine_name(name) == "jit") {
+        translation(machine, &mut values)?;
+    }
     match values.rest().next() {
         Some((key, _)) => Err(Error::new(format!(
             "Property '{names}-accel.{key}' not found"
         ))),
         None => Ok(()),
     }
+}
+
+/// Options of the `jit` engine: `tb-size` as QEMU has it, in MiB, and our own.
+fn translation(machine: &mut Description, values: &mut KeyValues) -> Result<(), Error> {
+    let translation = &mut machine.translation;
+    if let Some(tier) = values.take("tier") {
+        translation.tier = tier.parse().map_err(|e| Error::new(format!("{e}")))?;
+    }
+    if let Some(size) = values.take("tb-size") {
+        let mebibytes: u64 = size.parse().map_err(|_| {
+            Error::new(format!(
+                "Parameter 'tb-size' expects a number, not '{size}'"
+            ))
+        })?;
+        // As QEMU has it, 0 is the default.
+        translation.cache = match mebibytes {
+            0 => None,
+            n => Some(n.saturating_mul(1 << 20)),
+        };
+    }
+    if let Some(features) = values.take("host-features") {
+        for feature in features.split(':') {
+            let name = feature.strip_prefix('-').ok_or_else(|| {
+                Error::new(format!(
+                    "host-features takes features to do without, as -{feature}"
+                ))
+            })?;
+            translation.masked.push(name.into());
+        }
+    }
+    Ok(())
 }
 
 /// An accelerator that this host does not have is an error even where a later one would do only if none is left.

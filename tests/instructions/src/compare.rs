@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::corpus;
 use crate::oracle::Oracle;
 use crate::random::Random;
-use crate::subject::Subject;
+use crate::subject::{Subject, Tier};
 use crate::{BRK, Case, End, Outcome, SLOTS};
 
 /// How much to compare.
@@ -21,6 +21,8 @@ pub struct Plan {
     pub states: u32,
     /// Only instructions whose names contain this.
     pub only: String,
+    /// What executes on our side.
+    pub tier: Tier,
 }
 
 /// What came of it.
@@ -40,7 +42,7 @@ pub struct Report {
 /// Compares all that the plan says.
 pub fn compare(plan: &Plan) -> Result<Report> {
     let mut oracle = Oracle::start()?;
-    let mut subject = Subject::new()?;
+    let mut subject = Subject::new(&plan.tier)?;
     let mut random = Random::new(plan.seed);
     let mut report = Report::default();
     let mut batch = Vec::with_capacity(SLOTS);

@@ -1,7 +1,8 @@
-//! A run of any length: `dormer-instructions [seed] [encodings] [states] [name]`.
+//! A run of any length: `dormer-instructions [seed] [encodings] [states] [name] [tier]`.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use dormer_instructions::compare::{Plan, compare};
+use dormer_instructions::subject::Tier;
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -12,6 +13,13 @@ fn main() -> Result<()> {
         encodings: number(64)? as u32,
         states: number(16)? as u32,
         only: arguments.next().unwrap_or_default(),
+        tier: match arguments.next().as_deref() {
+            None | Some("interpreter") => Tier::Interpreter,
+            Some("baseline") => Tier::Baseline {
+                without: Vec::new(),
+            },
+            Some(other) => bail!("no tier is called {other}"),
+        },
     };
     let report = compare(&plan)?;
     for (name, (count, told)) in &report.failures {

@@ -1,4 +1,4 @@
-//! The interpreter, one instruction at a time, at EL0.
+//! The interpreter or the translator, one instruction at a time, at EL0.
 
 use std::sync::Arc;
 
@@ -47,9 +47,43 @@ impl World for Bare {
     }
 }
 
-/// The interpreter, with the oracle's memory around it.
+/// What executes.
+enum Executor {
+    Interpreter(Box<Interpreter>),
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    Translator(Box<jit::Translator>),
+}
+
+impl Executor {
+    fn interpreter(&mut self) -> &mut Interpreter {
+        match self {
+            Executor::Interpreter(interpreter) => interpreter,
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Executor::Translator(translator) => translator.interpreter_mut(),
+        }
+    }
+
+    fn step(&mut self, world: &dyn World) {
+        match self {
+            Executor::Interpreter(interpreter) => interpreter.step(world),
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Executor::Translator(translator) => translator.step(world),
+        };
+    }
+}
+
+/// What executes on our side.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Tier {
+    #[default]
+    Interpreter,
+    /// Generated code, by a host without some features.
+    Baseline { without: Vec<&'static str> },
+}
+
+/// A processor, with the oracle's memory around it.
 pub struct Subject {
-    interpreter: Interpreter,
+    executor: Executor,
     world: Bare,
     ram: Ram,
 }
@@ -63,7 +97,7 @@ pub struct Run {
 
 impl Subject {
     /// A processor of the oracle's model, at EL0 with the oracle's pages mapped as they are there.
-    pub fn new() -> Result<Subject> {
+    pub fn new(tier: &Tier) -> Result<Subject> {
         let ram = Ram::new(&[(RAM, RAM_SIZE)])?;
         let space = AddressSpace::new();
         for (start, size, host) in ram.ranges() {
@@ -75,6 +109,7 @@ impl Subject {
                 },
             )?;
         }
+        ram.report_writes_to(space.code());
         let dma = ram.dma();
         let table = 3;
         // Page, access flag, inner shareable, EL0 read and write, attribute 0; executable.
@@ -107,7 +142,7 @@ impl Subject {
         state.vbar[1] = CODE;
         core.refresh();
         Ok(Subject {
-            interpreter: Interpreter::new(core),
+            executor: executor(core, tier)?,
             world: Bare { space },
             ram,
         })
@@ -134,7 +169,7 @@ impl Subject {
         let dma = self.ram.dma();
         dma.fill(WINDOW, PAGE - DATA as u64, 0)?;
         dma.write(WINDOW + PAGE - DATA as u64, &state.data)?;
-        let core = self.interpreter.core_mut();
+        let core = self.executor.interpreter().core_mut();
         let pc = CODE + SLOT * slot as u64;
         let s = &mut core.state;
         s.x[..31].copy_from_slice(&state.x);
@@ -149,13 +184,13 @@ impl Subject {
         s.pstate = 0;
         s.monitor.armed = false;
         core.refresh();
-        self.interpreter.step(&self.world);
-        let s = &self.interpreter.core().state;
+        self.executor.step(&self.world);
+        let s = &self.executor.interpreter().core().state;
         if both && s.el == 0 && s.pc == pc + 4 {
-            self.interpreter.step(&self.world);
+            self.executor.step(&self.world);
         }
 
-        let s = &self.interpreter.core().state;
+        let s = &self.executor.interpreter().core().state;
         let end = if s.el == 0 {
             End::Next(s.pc)
         } else {
@@ -206,4 +241,34 @@ impl Subject {
         self.ram.dma().write_u32(CODE, case.word)?;
         self.run(0, &case.state, false)
     }
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn executor(core: Core, tier: &Tier) -> Result<Executor> {
+    let Tier::Baseline { without } = tier else {
+        return Ok(Executor::Interpreter(Box::new(Interpreter::new(core))));
+    };
+    anyhow::ensure!(
+        jit::HostFeatures::is_enough(),
+        "this host lacks what the translator needs: AVX2, BMI2, LZCNT, SSE4.2"
+    );
+    let mut features = jit::HostFeatures::detect();
+    for name in without {
+        anyhow::ensure!(features.mask(name), "there is no host feature {name}");
+    }
+    let options = jit::Options {
+        cache: 16 << 20,
+        features,
+    };
+    let translator = jit::Translator::new(core, &options)?;
+    Ok(Executor::Translator(Box::new(translator)))
+}
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+fn executor(core: Core, tier: &Tier) -> Result<Executor> {
+    anyhow::ensure!(
+        *tier == Tier::Interpreter,
+        "the translator has no back end for this host"
+    );
+    Ok(Executor::Interpreter(Box::new(Interpreter::new(core))))
 }

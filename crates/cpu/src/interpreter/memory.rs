@@ -265,6 +265,7 @@ impl Interpreter {
             AccessKind::Read => entry.read,
             AccessKind::Write | AccessKind::ReadWrite => entry.write,
         };
+        self.writes_code = false;
         let (bits, addend, page) = if Entry::holds(tag, address) {
             (tag & 0xfff, entry.addend, set.details(address).physical)
         } else {
@@ -278,6 +279,10 @@ impl Interpreter {
                 Err(fault) => return Err(self.report(regime, address, access.kind, fault)),
             }
         };
+        if self.writes_code && access.kind != AccessKind::Read {
+            self.code_writes
+                .push((page | address & 0xfff, bytes.into()));
+        }
         let host = if bits & NO_HOST == 0 {
             addend.wrapping_add(address as usize)
         } else {
@@ -344,10 +349,13 @@ impl Interpreter {
         let permissions = found.permissions(el0, pan);
         let bits = |host: Option<usize>| strict | if host.is_some() { 0 } else { NO_HOST };
         let mut entry = Entry::new(address, 0, [false; 3], addend);
+        // Stores to pages with translated code come here each time, and are reported when done.
+        self.writes_code = writable.is_some() && space.code().marks(page) != 0;
         if permissions.read || purpose == Purpose::Read {
             entry.read = virtual_page | bits(readable);
         }
-        if permissions.write || matches!(purpose, Purpose::Write | Purpose::ReadWrite) {
+        let writes = matches!(purpose, Purpose::Write | Purpose::ReadWrite);
+        if (permissions.write || writes) && !self.writes_code {
             entry.write = virtual_page | bits(writable);
         }
         if (permissions.execute || purpose == Purpose::Execute) && readable.is_some() {

@@ -11,6 +11,7 @@ mod memory;
 #[cfg(test)]
 mod tests;
 mod tlb;
+mod translated;
 
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
@@ -22,6 +23,8 @@ use crate::emit::{Exception, Flow};
 use crate::exception::pstate;
 use crate::semantics::{self, Function};
 use crate::world::World;
+
+pub use self::translated::{Code, Layout};
 
 use self::memory::Span;
 use self::tlb::{Regime, Set, Tlb};
@@ -57,6 +60,10 @@ pub struct Interpreter {
     world: Option<&'static dyn World>,
     /// The state was changed from outside: nothing cached of translations holds.
     stale: bool,
+    /// The page just looked up has translated code.
+    writes_code: bool,
+    /// What was written of pages with translated code: physical address and bytes.
+    code_writes: Vec<(u64, u64)>,
 }
 
 // SAFETY: the pointers are into `tlb`, which goes along, and into guest memory, which any thread may access.
@@ -90,6 +97,8 @@ impl Interpreter {
             spans: [Span::default(); 2],
             world: None,
             stale: false,
+            writes_code: false,
+            code_writes: Vec::new(),
             core,
         }
     }

@@ -15,13 +15,15 @@ use std::ptr::NonNull;
 use crate::tlbi::{Invalidate, Invalidation};
 
 /// Entries in a set.
-const ENTRIES: usize = 1024;
+pub const ENTRIES: usize = 1024;
 /// EL0 sets: address spaces remembered.
 const SPACES: usize = 16;
 /// More non-global entries in EL1's sets than these, and a switch empties the sets.
 const LISTED: usize = 64;
 
 const PAGE: u64 = 0xfff;
+/// Bits that tell pages that code was found in.
+const CODE_PAGES: usize = 4096;
 
 /// Low bits of a tag: none of them set means host memory, any access.
 pub const ALIGNED_ONLY: u64 = 1;
@@ -83,12 +85,21 @@ const fn index(address: u64) -> usize {
     (address >> 12) as usize % ENTRIES
 }
 
+/// The bit of [`Tlb::code_pages`] for an address.
+const fn code_bit(address: u64) -> usize {
+    let page = address >> 12;
+    (page ^ page >> 12) as usize % CODE_PAGES
+}
+
 /// The address with bits 63:56 copies of bit 55: tags of pointers do not matter to invalidation.
 const fn canonical(address: u64) -> u64 {
     ((address << 8) as i64 >> 8) as u64
 }
 
 impl Set {
+    /// Where the entries are in it.
+    pub const ENTRIES_AT: usize = std::mem::offset_of!(Set, entries);
+
     fn allocate() -> Owned {
         Owned(NonNull::from(Box::leak(Box::new(Set {
             entries: [EMPTY; ENTRIES],
@@ -159,13 +170,30 @@ impl Set {
         }
     }
 
+    /// Takes the permission to write pages of an entry of [`memory::Code`].
+    fn protect(&mut self, slot: u32) {
+        if self.empty {
+            return;
+        }
+        for (entry, details) in self.entries.iter_mut().zip(&self.details) {
+            if memory::Code::slot(details.physical) == slot {
+                entry.write = ABSENT;
+            }
+        }
+    }
+
+    /// Whether `address` may be in a page larger than an entry.
+    fn has_large_page(&self, address: u64) -> bool {
+        let range = &self.large[(address >> 63) as usize];
+        range.any && range.first <= address && address <= range.last
+    }
+
     /// Forgets the page or block that holds `address`; global entries only if `also_local` is false.
     fn remove_address(&mut self, address: u64, also_local: bool) {
         if self.empty {
             return;
         }
-        let range = &self.large[(address >> 63) as usize];
-        if range.any && range.first <= address && address <= range.last {
+        if self.has_large_page(address) {
             self.remove_if(|page, details| {
                 let size = 1u64.checked_shl(details.block_bits.into()).unwrap_or(0);
                 (details.global || also_local)
@@ -270,6 +298,12 @@ pub struct Tlb {
     listed: Option<Vec<u64>>,
     /// Always empty.
     nothing: Owned,
+    /// Counts what may have changed where code is found: changes of translations.
+    pub changes: u64,
+    /// A bit for some pages each: those that code was found in since.
+    code_pages: [u64; CODE_PAGES / 64],
+    /// Translated code that is to be forgotten; `None`: all.
+    pub stale_code: Vec<Option<(u32, u64)>>,
 }
 
 struct User {
@@ -291,6 +325,9 @@ impl Default for Tlb {
             turn: 0,
             listed: Some(Vec::with_capacity(LISTED)),
             nothing: Set::allocate(),
+            changes: 0,
+            code_pages: [0; CODE_PAGES / 64],
+            stale_code: Vec::new(),
         }
     }
 }
@@ -344,6 +381,36 @@ impl Tlb {
         }
     }
 
+    /// The present address space's ASID.
+    pub fn address_space(&self) -> u16 {
+        self.users[self.user].asid
+    }
+
+    /// Code is found at that address, until [`Tlb::changes`] says otherwise.
+    pub fn executes(&mut self, address: u64) {
+        let bit = code_bit(address);
+        self.code_pages[bit / 64] |= 1 << (bit % 64);
+    }
+
+    /// Whether an invalidation may change where code is found.
+    fn moves_code(&self, invalidation: &Invalidation) -> bool {
+        match *invalidation {
+            Invalidation::Writes(_) | Invalidation::Code { .. } | Invalidation::AllCode => false,
+            Invalidation::All | Invalidation::Asid(_) => true,
+            Invalidation::Address { address, .. } => {
+                let address = canonical(address);
+                let bit = code_bit(address);
+                let users = self.users.iter().map(|user| &user.set);
+                self.code_pages[bit / 64] >> (bit % 64) & 1 != 0
+                    || self
+                        .kernel
+                        .iter()
+                        .chain(users)
+                        .any(|set| set.has_large_page(address))
+            }
+        }
+    }
+
     /// The set of a regime, in the present address space.
     pub fn set(&self, regime: Regime) -> &Set {
         match regime {
@@ -386,7 +453,24 @@ impl Tlb {
 impl Invalidate for Tlb {
     fn invalidate(&mut self, invalidation: &Invalidation) {
         let present = self.users[self.user].asid;
+        if self.moves_code(invalidation) {
+            self.changes += 1;
+            self.code_pages.fill(0);
+        }
         match *invalidation {
+            Invalidation::Writes(slot) => {
+                let users = self.users.iter_mut().map(|user| &mut user.set);
+                for set in self.kernel.iter_mut().chain(users) {
+                    set.protect(slot);
+                }
+            }
+            Invalidation::Code { slot, lines } => {
+                self.stale_code.push(Some((slot, lines)));
+            }
+            Invalidation::AllCode => {
+                self.stale_code.clear();
+                self.stale_code.push(None);
+            }
             Invalidation::All => {
                 for set in &mut self.kernel {
                     set.clear();

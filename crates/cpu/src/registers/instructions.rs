@@ -13,8 +13,8 @@ use crate::tlbi::{Invalidate, Invalidation};
 use crate::world::World;
 
 impl Core {
-    /// SYS but for DC ZVA: caches, TLB, address translation. Memory is coherent and instruction fetches see stores at
-    /// once, so that cache maintenance has only its faults.
+    /// SYS but for DC ZVA: caches, TLB, address translation. Memory is coherent, so that maintenance of data caches has
+    /// only its faults; that of instruction caches is for translated code.
     pub fn system(
         &mut self,
         world: &dyn World,
@@ -28,7 +28,13 @@ impl Core {
             return Err(self.undefined());
         }
         match register {
-            r::IC_IALLU | r::IC_IALLUIS => Ok(Flow::Ends),
+            r::IC_IALLU | r::IC_IALLUIS => {
+                tlb.invalidate(&Invalidation::AllCode);
+                if register == r::IC_IALLUIS {
+                    self.tell_others(Invalidation::AllCode);
+                }
+                Ok(Flow::Ends)
+            }
             r::DC_ISW | r::DC_CSW | r::DC_CISW => Ok(Flow::Next),
             r::DC_IVAC => {
                 self.check_maintenance(world, value, Purpose::Write)?;
@@ -39,12 +45,13 @@ impl Core {
                 if self.state.el == 0 && self.state.sctlr[1] & sctlr::UCI == 0 {
                     return Err(self.system_trap(register, rt, false));
                 }
-                self.check_maintenance(world, value, Purpose::Read)?;
-                Ok(if register == r::IC_IVAU {
-                    Flow::Ends
-                } else {
-                    Flow::Next
-                })
+                let physical = self.check_maintenance(world, value, Purpose::Read)?;
+                if register != r::IC_IVAU {
+                    return Ok(Flow::Next);
+                }
+                // A line of 64 bytes: CTR_EL0.IminLine.
+                world.space().code().written(physical & !63, 64);
+                Ok(Flow::Ends)
             }
             r::AT_S1E1R | r::AT_S1E1W | r::AT_S1E0R | r::AT_S1E0W => {
                 self.address_translation(world, register, value)
@@ -80,13 +87,13 @@ impl Core {
         Ok(())
     }
 
-    /// Cache maintenance by address takes the faults of its translation.
+    /// Cache maintenance by address takes the faults of its translation; the physical address.
     fn check_maintenance(
         &mut self,
         world: &dyn World,
         address: u64,
         purpose: Purpose,
-    ) -> Result<(), Taken> {
+    ) -> Result<u64, Taken> {
         // At EL1 nothing but writing (DC IVAC) needs a permission, and PAN does not apply.
         let request = Request {
             purpose,
@@ -94,7 +101,7 @@ impl Core {
             pan: false,
         };
         match self.translate(world.space(), address, request) {
-            Ok(_) => Ok(()),
+            Ok(found) => Ok(found.physical),
             Err(fault) => Err(self.data_abort(fault, address, DataAccess::CacheMaintenance)),
         }
     }

@@ -1,4 +1,8 @@
-//! Dormer's own engine: guest code by the interpreter of `dormer-cpu`, a thread a processor.
+//! Dormer's own engine: guest code by generated host code where there is a back end for the host, else by the interpreter
+//! of `dormer-cpu`; a thread a processor.
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod translated;
 
 use std::sync::{Arc, OnceLock};
 
@@ -6,7 +10,7 @@ use cpu::signals::attention;
 use cpu::{Core, Interpreter, Shared, State, World};
 use parking_lot::Mutex;
 
-use crate::{Config, Engine, Error, Exit, InterruptController, Vcpu, Vm};
+use crate::{Config, Engine, Error, Exit, InterruptController, Tier, Vcpu, Vm};
 
 /// The engine.
 pub struct Jit;
@@ -107,9 +111,10 @@ impl Vm for JitVm {
             self.config.features.clone(),
             self.shared.clone(),
         );
-        Ok(Box::new(JitVcpu {
-            interpreter: Interpreter::new(core),
-        }))
+        match self.config.translation.tier {
+            Tier::Interpreter => Ok(interpreted(core)),
+            tier => translated(core, &self.config, tier == Tier::Baseline),
+        }
     }
 
     fn set_irq(&self, cpu: u32, level: bool) {
@@ -131,24 +136,74 @@ impl Vm for JitVm {
     }
 }
 
-struct JitVcpu {
-    interpreter: Interpreter,
+fn interpreted(core: Core) -> Box<dyn Vcpu> {
+    Box::new(JitVcpu(Interpreter::new(core)))
 }
 
-impl Vcpu for JitVcpu {
+/// A processor by generated code. `forced`: by nothing else.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn translated(core: Core, config: &Config, forced: bool) -> Result<Box<dyn Vcpu>, Error> {
+    let options = translated::options(config)?;
+    if !translated::has_back_end(&config.translation) {
+        if forced {
+            return Err(Error::Unavailable(
+                "the translator needs AVX2, BMI2, LZCNT and SSE4.2".into(),
+            ));
+        }
+        return Ok(interpreted(core));
+    }
+    let translator = jit::Translator::new(core, &options)
+        .map_err(|e| Error::Host(format!("no memory for generated code: {e}")))?;
+    Ok(Box::new(JitVcpu(translator)))
+}
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+fn translated(core: Core, _: &Config, forced: bool) -> Result<Box<dyn Vcpu>, Error> {
+    if forced {
+        return Err(Error::Unavailable(
+            "the translator has no back end for this host".into(),
+        ));
+    }
+    Ok(interpreted(core))
+}
+
+/// What executes instructions.
+trait Executor {
+    fn run(&mut self, world: &dyn World) -> cpu::Exit;
+    fn interpreter(&self) -> &Interpreter;
+    fn interpreter_mut(&mut self) -> &mut Interpreter;
+}
+
+impl Executor for Interpreter {
+    fn run(&mut self, world: &dyn World) -> cpu::Exit {
+        Interpreter::run(self, world)
+    }
+
+    fn interpreter(&self) -> &Interpreter {
+        self
+    }
+
+    fn interpreter_mut(&mut self) -> &mut Interpreter {
+        self
+    }
+}
+
+struct JitVcpu<E>(E);
+
+impl<E: Executor> Vcpu for JitVcpu<E> {
     fn run(&mut self, world: &dyn World) -> Exit {
-        match self.interpreter.run(world) {
+        match self.0.run(world) {
             cpu::Exit::Kicked => Exit::Kicked,
             cpu::Exit::Off => Exit::Off,
         }
     }
 
     fn reset(&mut self) {
-        self.interpreter.core_mut().reset();
+        self.0.interpreter_mut().core_mut().reset();
     }
 
     fn state(&mut self) -> Result<State, Error> {
-        Ok(self.interpreter.core().state.clone())
+        Ok(self.0.interpreter().core().state.clone())
     }
 
     fn set_state(&mut self, state: &State) -> Result<(), Error> {
@@ -158,7 +213,7 @@ impl Vcpu for JitVcpu {
                 state.el
             )));
         }
-        self.interpreter.core_mut().set_state(state.clone());
+        self.0.interpreter_mut().core_mut().set_state(state.clone());
         Ok(())
     }
 }

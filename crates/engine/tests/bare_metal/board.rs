@@ -115,6 +115,7 @@ impl Board {
             features: Arc::new(Features::model("max").unwrap()),
             frequency: 62_500_000,
             clock: device::Clock::new(),
+            translation: dormer_engine::Translation::default(),
         };
         let vm = dormer_engine::jit::Jit.create(config).unwrap();
         let stop = Arc::new(AtomicBool::new(false));

@@ -132,6 +132,7 @@ impl Board {
             features: Arc::new(features),
             frequency: FREQUENCY,
             clock: clock.clone(),
+            translation: description.translation.clone(),
         };
         let mpidrs = config.mpidrs.clone();
         let vm = engine.create(config)?;
@@ -160,6 +161,7 @@ impl Board {
             )?;
             vm.map(start, size, host as usize, true)?;
         }
+        ram.report_writes_to(parts.space.code());
         let dma = ram.dma();
 
         let gic = interrupt_controller(&layout, &vm, dma.clone())?;

@@ -1,0 +1,195 @@
+//! What a translator needs of an interpreter: the state and TLB that its code works on, and single instructions executed
+//! in the midst of that.
+#![allow(unsafe_code)] // the world, for the time of a run
+
+use std::mem::offset_of;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::core::{Core, Exit, Taken};
+use crate::emit::Flow;
+use crate::state::State;
+use crate::world::World;
+
+use super::Interpreter;
+use super::tlb::{ENTRIES, Entry, Set};
+
+/// Where generated code finds what it works on: offsets in bytes.
+pub struct Layout {
+    /// From an [`Interpreter`] to its processor's [`State`].
+    pub state: usize,
+    /// From an [`Interpreter`] to the pointer to the set of TLB entries of data accesses.
+    pub data: usize,
+    /// The same for unprivileged accesses.
+    pub user: usize,
+    /// Into a set: its array of entries, indexed by bits of the address from 12 on.
+    pub entries: usize,
+    /// How many there are, a power of two.
+    pub count: usize,
+    /// Bytes of an entry, and offsets into it.
+    pub entry: usize,
+    /// The page's address if it may be read with no further ado.
+    pub read: usize,
+    pub write: usize,
+    /// What to add to the address.
+    pub addend: usize,
+}
+
+impl Layout {
+    /// Of this build.
+    pub const THIS: Layout = Layout {
+        state: offset_of!(Interpreter, core) + offset_of!(Core, state),
+        data: offset_of!(Interpreter, data),
+        user: offset_of!(Interpreter, user),
+        entries: Set::ENTRIES_AT,
+        count: ENTRIES,
+        entry: size_of::<Entry>(),
+        read: offset_of!(Entry, read),
+        write: offset_of!(Entry, write),
+        addend: offset_of!(Entry, addend),
+    };
+}
+
+/// The code at the PC.
+#[derive(Clone, Copy, Debug)]
+pub struct Code {
+    /// Host address of the page.
+    pub host: *const u8,
+    /// Its physical address.
+    pub physical: u64,
+    /// It is there in every address space.
+    pub global: bool,
+}
+
+impl Interpreter {
+    /// Sets up what an execution needs, as [`Interpreter::run`] does.
+    ///
+    /// # Safety
+    /// [`Interpreter::end_run`] is called before `world`'s borrow ends.
+    pub unsafe fn start_run(&mut self, world: &dyn World) {
+        // SAFETY: only the lifetime changes; the caller promises to end the run in time.
+        let unbound = unsafe { std::mem::transmute::<&dyn World, &'static dyn World>(world) };
+        self.world = Some(unbound);
+        self.core.enter(world, &mut self.tlb);
+        self.retarget();
+    }
+
+    /// Takes down what [`Interpreter::start_run`] set up.
+    pub fn end_run(&mut self) {
+        self.world = None;
+        self.core.leave();
+    }
+
+    /// The world of the present run.
+    pub fn present_world(&self) -> &'static dyn World {
+        self.world()
+    }
+
+    /// The state, between instructions.
+    pub fn state(&mut self) -> &mut State {
+        &mut self.core.state
+    }
+
+    /// What the processor is to be asked for attention by; the address stays as long as the interpreter.
+    pub fn pending(&self) -> *const AtomicU32 {
+        &raw const self.core.signals.pending
+    }
+
+    /// Polls; `Some` ends the run.
+    pub fn poll(&mut self) -> Option<Exit> {
+        let world = self.world();
+        self.attend(world)
+    }
+
+    /// Executes one instruction under the guest's debugger, if it is at work.
+    pub fn debug(&mut self) -> bool {
+        let debugging = self.core.debugging;
+        if debugging {
+            self.execute_debugged();
+        }
+        debugging
+    }
+
+    /// Finds the code at the PC; `None` if that took an exception instead.
+    pub fn code(&mut self) -> Option<Code> {
+        if !self.find_code() {
+            return None;
+        }
+        let details = *self.tlb.set(self.regime).details(self.core.state.pc);
+        let entry = self.tlb.set(self.regime).entry(self.core.state.pc);
+        if entry.execute != self.code_page {
+            // Something else took the entry's place since.
+            self.code_page = super::NO_PAGE;
+            return self.code();
+        }
+        self.tlb.executes(self.core.state.pc);
+        Some(Code {
+            host: self.code_host,
+            physical: details.physical,
+            global: details.global,
+        })
+    }
+
+    /// Makes the PC the target of an indirect branch.
+    pub fn branch_to(&mut self, target: u64) {
+        self.core.state.pc = self.core.branch_address(target);
+    }
+
+    /// The present ASID.
+    pub fn address_space(&self) -> u16 {
+        self.tlb.address_space()
+    }
+
+    /// Executes an instruction word at the PC. `Ok` with [`Flow::Next`]: the PC is unchanged, and the instruction that
+    /// follows is next.
+    pub fn execute_word(&mut self, word: u32) -> Result<Flow, Taken> {
+        let slot = (self.core.state.pc >> 2) as usize % super::DECODED;
+        let mut decoded = self.decoded[slot];
+        if decoded.word != word {
+            decoded = super::decode_word(word, self.core.key().extensions);
+            self.decoded[slot] = decoded;
+        }
+        let result = (decoded.run)(self, word);
+        if result.is_err() {
+            self.retarget();
+        }
+        if !self.code_writes.is_empty() {
+            self.report_code_writes();
+        }
+        result
+    }
+
+    /// Says what was written of pages with translated code.
+    #[cold]
+    fn report_code_writes(&mut self) {
+        let code = self.world().space().code().clone();
+        for (physical, bytes) in self.code_writes.drain(..) {
+            code.written(physical, bytes);
+        }
+    }
+
+    /// Has writes to a page reported from now on: at once where this processor writes, and where others do as soon as
+    /// they poll. What they write until then is found by the maintenance that the architecture asks of them.
+    pub fn protect_code(&mut self, slot: u32) {
+        self.core.protect_code(slot, &mut self.tlb);
+    }
+
+    /// Whether something wants attention.
+    pub fn wants_attention(&self) -> bool {
+        self.core.signals.pending.load(Ordering::Relaxed) != 0
+    }
+
+    /// Translated code that is to be forgotten: entry of [`::memory::Code`] and lines; `None` for all.
+    pub fn stale_code(&mut self) -> &mut Vec<Option<(u32, u64)>> {
+        &mut self.tlb.stale_code
+    }
+
+    /// Counts changes of translations: where code is found at a virtual address may be another since.
+    pub fn translation_changes(&self) -> u64 {
+        self.tlb.changes
+    }
+
+    /// Counts changes of the machine's memory map that were noticed.
+    pub fn map_generation(&self) -> u64 {
+        self.map_generation
+    }
+}

@@ -1,0 +1,60 @@
+//! What a translator has done.
+
+use std::fmt;
+
+/// Counts, since the processor was made.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    /// Blocks made, the guest instructions in them, and those of them that are left to the interpreter.
+    pub translations: u64,
+    pub instructions: u64,
+    pub given_up: u64,
+    /// Entries from the run loop, look-ups of addresses that the jump cache lacked, jumps linked.
+    pub entries: u64,
+    pub lookups: u64,
+    pub links: u64,
+    /// Instructions executed by the interpreter, by cause.
+    causes: Vec<(&'static str, u64)>,
+}
+
+impl Counters {
+    /// Names of causes, in the order of their numbers.
+    pub(crate) fn name(&mut self, causes: &[&'static str]) {
+        let known = self.causes.len().min(causes.len());
+        self.causes
+            .extend(causes[known..].iter().map(|&name| (name, 0)));
+    }
+
+    /// An instruction is executed by the interpreter.
+    pub fn fall_back(&mut self, cause: u32) {
+        if let Some(cause) = self.causes.get_mut(cause as usize) {
+            cause.1 += 1;
+        }
+    }
+
+    /// Instructions executed by the interpreter, by cause, the most first.
+    pub fn fallbacks(&self) -> Vec<(&'static str, u64)> {
+        let mut causes: Vec<_> = self.causes.iter().copied().filter(|c| c.1 != 0).collect();
+        causes.sort_by_key(|c| std::cmp::Reverse(c.1));
+        causes
+    }
+}
+
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "translations {} of {} instructions, {} left to the interpreter",
+            self.translations, self.instructions, self.given_up
+        )?;
+        writeln!(
+            f,
+            "entries {}, look-ups {}, links {}",
+            self.entries, self.lookups, self.links
+        )?;
+        for (cause, count) in self.fallbacks() {
+            writeln!(f, "executed by the interpreter: {count} ({cause})")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,470 @@
+//! The code cache of one processor: blocks, where they came from, and how they lead to each other.
+//!
+//! The region is filled a segment at a time. When all are full, the oldest segment's blocks go to make room: so the
+//! cache is bounded, and what a full cache costs is spread. Blocks are found by the physical page that they were made of
+//! and the key that they were made for, so that they outlive changes of translation.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::io;
+
+use memory::Code as Marks;
+
+use super::emitter::{self, Thunks};
+use super::region::Region;
+use super::thunks;
+
+/// More than a block's code ever takes, however long its instructions' code is: what is longer is cut and made again.
+pub const BLOCK_BYTES: usize = 48 << 10;
+/// For the thunks.
+const HEAD: usize = 4096;
+const ABSENT: u32 = u32::MAX;
+/// Instructions in a page.
+const WORDS: usize = 1024;
+
+/// A segment's number in bits 31:24, and a number in the segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockId(u32);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExitId(pub u32);
+
+fn id(segment: usize, index: usize) -> u32 {
+    (segment as u32) << 24 | index as u32
+}
+
+fn parts(id: u32) -> (usize, usize) {
+    ((id >> 24) as usize, (id & 0xff_ffff) as usize)
+}
+
+struct Block {
+    /// Index into [`Cache::pages`].
+    page: u32,
+    /// The first instruction, and how many.
+    first: u16,
+    count: u16,
+    /// Where its code is in the region.
+    entry: u32,
+    alive: bool,
+    /// Exits that were linked to it.
+    incoming: Vec<ExitId>,
+}
+
+/// A direct jump out of a block.
+struct Exit {
+    /// Of its displacement in the region, and of the code it leads to when not linked.
+    at: u32,
+    stub: u32,
+    page: u32,
+    to: u16,
+    linked: Option<BlockId>,
+}
+
+struct Segment {
+    start: usize,
+    end: usize,
+    cursor: usize,
+    blocks: Vec<Block>,
+    exits: Vec<Exit>,
+}
+
+struct Page {
+    physical: u64,
+    key: u16,
+    /// Not plain RAM: what is read there may change with the memory map.
+    foreign: bool,
+    blocks: Vec<BlockId>,
+    /// The block that starts at each instruction.
+    starts: Box<[u32; WORDS]>,
+}
+
+/// A hasher for keys that are numbers.
+#[derive(Default)]
+struct Mix(u64);
+
+impl Hasher for Mix {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(byte.into());
+        }
+    }
+
+    fn write_u16(&mut self, value: u16) {
+        self.write_u64(value.into());
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        self.write_u64(value.into());
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0.rotate_left(5) ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 ^= self.0 >> 29;
+    }
+}
+
+type Map<K, V> = HashMap<K, V, BuildHasherDefault<Mix>>;
+
+/// Pages remembered by their address alone.
+const RECENT: usize = 256;
+
+pub struct Cache {
+    region: Region,
+    thunks: Thunks,
+    segments: Vec<Segment>,
+    current: usize,
+    pages: Vec<Page>,
+    free: Vec<u32>,
+    by_address: Map<(u64, u16), u32>,
+    by_slot: Map<u32, Vec<u32>>,
+    recent: Box<[(u64, u16, u32); RECENT]>,
+    /// Counts segments emptied, and everything forgotten at once: numbers of exits from before mean nothing.
+    pub evictions: u64,
+    pub invalidated: u64,
+}
+
+impl Cache {
+    /// A cache of about `size` bytes. The thunks call `functions`.
+    pub fn new(size: usize, functions: &thunks::Functions) -> io::Result<Cache> {
+        let size = size.clamp(4 * BLOCK_BYTES, 1 << 30).next_multiple_of(4096);
+        let mut region = Region::new(size)?;
+        let (code, thunks) = thunks::emit(region.address(0), functions);
+        assert!(code.len() <= HEAD);
+        region.put(0, &code);
+        let count = if size < 4 << 20 { 2 } else { 8 };
+        let each = ((size - HEAD) / count) & !63;
+        let segments = (0..count)
+            .map(|i| Segment {
+                start: HEAD + i * each,
+                end: HEAD + (i + 1) * each,
+                cursor: HEAD + i * each,
+                blocks: Vec::new(),
+                exits: Vec::new(),
+            })
+            .collect();
+        Ok(Cache {
+            region,
+            thunks,
+            segments,
+            current: 0,
+            pages: Vec::new(),
+            free: Vec::new(),
+            by_address: Map::default(),
+            by_slot: Map::default(),
+            recent: Box::new([(u64::MAX, 0, 0); RECENT]),
+            evictions: 0,
+            invalidated: 0,
+        })
+    }
+
+    pub fn thunks(&self) -> &Thunks {
+        &self.thunks
+    }
+
+    fn block(&self, id: BlockId) -> Option<&Block> {
+        let (segment, index) = parts(id.0);
+        self.segments[segment].blocks.get(index)
+    }
+
+    fn block_mut(&mut self, id: BlockId) -> Option<&mut Block> {
+        let (segment, index) = parts(id.0);
+        self.segments[segment].blocks.get_mut(index)
+    }
+
+    // ---- finding
+
+    /// The page at a physical address, for a key's number, if it is known.
+    pub fn page(&mut self, physical: u64, key: u16) -> Option<u32> {
+        let slot = (physical >> 12) as usize % RECENT;
+        let recent = self.recent[slot];
+        if recent.0 == physical && recent.1 == key {
+            return Some(recent.2);
+        }
+        let page = *self.by_address.get(&(physical, key))?;
+        self.recent[slot] = (physical, key, page);
+        Some(page)
+    }
+
+    /// Makes a page known. `foreign`: it is not plain RAM.
+    pub fn add_page(&mut self, physical: u64, key: u16, foreign: bool) -> u32 {
+        let page = Page {
+            physical,
+            key,
+            foreign,
+            blocks: Vec::new(),
+            starts: Box::new([ABSENT; WORDS]),
+        };
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.pages[index as usize] = page;
+                index
+            }
+            None => {
+                self.pages.push(page);
+                self.pages.len() as u32 - 1
+            }
+        };
+        self.by_address.insert((physical, key), index);
+        self.by_slot
+            .entry(Marks::slot(physical))
+            .or_default()
+            .push(index);
+        index
+    }
+
+    /// The block that starts at an offset into a page.
+    pub fn at(&self, page: u32, offset: u32) -> Option<BlockId> {
+        let id = self.pages[page as usize].starts[(offset >> 2) as usize % WORDS];
+        (id != ABSENT).then_some(BlockId(id))
+    }
+
+    /// Where a block's code is.
+    pub fn address(&self, id: BlockId) -> usize {
+        self.block(id)
+            .map_or(0, |block| self.region.address(block.entry as usize))
+    }
+
+    /// The page that a block is in.
+    pub fn page_of(&self, id: BlockId) -> Option<u32> {
+        self.block(id).map(|block| block.page)
+    }
+
+    // ---- adding
+
+    /// Makes room for a block; the address that its code will have. Blocks may go for it.
+    pub fn reserve(&mut self) -> usize {
+        // A page's table takes as much memory as the code of a few blocks.
+        if self.by_address.len() >= (self.region.size() >> 12).max(64) {
+            self.clear();
+        }
+        if self.segments[self.current].end - self.segments[self.current].cursor < BLOCK_BYTES {
+            self.current = (self.current + 1) % self.segments.len();
+            self.evict(self.current);
+        }
+        self.region.address(self.segments[self.current].cursor)
+    }
+
+    /// Adds the block whose code was emitted at the address [`Cache::reserve`] gave.
+    pub fn place(
+        &mut self,
+        page: u32,
+        first: u32,
+        count: u32,
+        code: &mut [u8],
+        exits: &[emitter::Exit],
+    ) -> BlockId {
+        let current = self.current;
+        let segment = &mut self.segments[current];
+        let at = segment.cursor;
+        for exit in exits {
+            let number = id(current, segment.exits.len());
+            // The operand of the stub's first instruction.
+            let operand = exit.stub as usize + 1;
+            code[operand..operand + 4].copy_from_slice(&number.to_le_bytes());
+            segment.exits.push(Exit {
+                at: at as u32 + exit.at,
+                stub: at as u32 + exit.stub,
+                page,
+                to: exit.to as u16,
+                linked: None,
+            });
+        }
+        self.region.put(at, code);
+        segment.cursor = (at + code.len()).next_multiple_of(16).min(segment.end);
+        let block = BlockId(id(current, segment.blocks.len()));
+        segment.blocks.push(Block {
+            page,
+            first: (first >> 2) as u16,
+            count: count as u16,
+            entry: at as u32,
+            alive: true,
+            incoming: Vec::new(),
+        });
+        let page = &mut self.pages[page as usize];
+        page.starts[(first >> 2) as usize % WORDS] = block.0;
+        page.blocks.push(block);
+        block
+    }
+
+    // ---- links
+
+    /// Where an exit goes: the page's number, and the offset there.
+    pub fn exit(&self, exit: ExitId) -> Option<(u32, u32)> {
+        let (segment, index) = parts(exit.0);
+        let exit = self.segments.get(segment)?.exits.get(index)?;
+        Some((exit.page, exit.to.into()))
+    }
+
+    /// Has an exit lead to a block of the same page directly.
+    pub fn link(&mut self, exit: ExitId, block: BlockId) {
+        let (segment, index) = parts(exit.0);
+        let Some(target) = self.block(block) else {
+            return;
+        };
+        if !target.alive {
+            return;
+        }
+        let (entry, page) = (target.entry, target.page);
+        let Some(from) = self.segments[segment].exits.get_mut(index) else {
+            return;
+        };
+        if from.page != page {
+            return;
+        }
+        from.linked = Some(block);
+        let at = from.at;
+        self.lead(at, entry);
+        if let Some(target) = self.block_mut(block) {
+            target.incoming.push(exit);
+        }
+    }
+
+    fn lead(&mut self, at: u32, to: u32) {
+        let displacement = to.wrapping_sub(at + 4);
+        self.region.put(at as usize, &displacement.to_le_bytes());
+    }
+
+    // ---- forgetting
+
+    /// Has the exits that lead to a block go their own way again.
+    fn unlink(&mut self, id: BlockId, incoming: &[ExitId]) {
+        for exit in incoming {
+            let (segment, index) = parts(exit.0);
+            let Some(from) = self.segments[segment].exits.get_mut(index) else {
+                continue;
+            };
+            if from.linked == Some(id) {
+                from.linked = None;
+                let (at, stub) = (from.at, from.stub);
+                self.lead(at, stub);
+            }
+        }
+    }
+
+    /// Forgets a block. Its code stays, but for its start.
+    fn kill(&mut self, id: BlockId) {
+        let Some(block) = self.block_mut(id) else {
+            return;
+        };
+        if !std::mem::replace(&mut block.alive, false) {
+            return;
+        }
+        let incoming = std::mem::take(&mut block.incoming);
+        let (first, entry, page) = (block.first, block.entry as usize, block.page as usize);
+        self.unlink(id, &incoming);
+        let origin = self.region.address(entry);
+        let code = thunks::dead(origin, u32::from(first) << 2, &self.thunks);
+        self.region.put(entry, &code);
+        let start = &mut self.pages[page].starts[usize::from(first) % WORDS];
+        if *start == id.0 {
+            *start = ABSENT;
+        }
+        self.invalidated += 1;
+    }
+
+    /// Forgets the blocks that touch lines of the pages of an entry of [`Marks`].
+    pub fn invalidate(&mut self, slot: u32, lines: u64) {
+        let Some(pages) = self.by_slot.get(&slot) else {
+            return;
+        };
+        for page in pages.clone() {
+            self.forget_in(page, |block| {
+                let (first, last) = (
+                    block.first >> 4,
+                    (block.first + block.count.max(1) - 1) >> 4,
+                );
+                let touched = (u64::MAX << first) & (u64::MAX >> (63 - last.min(63)));
+                touched & lines != 0
+            });
+        }
+    }
+
+    fn forget_in(&mut self, page: u32, goes: impl Fn(&Block) -> bool) {
+        let mut blocks = std::mem::take(&mut self.pages[page as usize].blocks);
+        blocks.retain(|&id| {
+            let gone = self.block(id).is_none_or(&goes);
+            if gone {
+                self.kill(id);
+            }
+            !gone
+        });
+        self.pages[page as usize].blocks = blocks;
+    }
+
+    /// Forgets blocks made of anything but plain RAM.
+    pub fn forget_foreign(&mut self) {
+        for page in 0..self.pages.len() {
+            if self.pages[page].foreign {
+                self.forget_in(page as u32, |_| true);
+            }
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        for segment in &mut self.segments {
+            segment.cursor = segment.start;
+            segment.blocks.clear();
+            segment.exits.clear();
+        }
+        self.pages.clear();
+        self.free.clear();
+        self.by_address.clear();
+        self.by_slot.clear();
+        self.recent.fill((u64::MAX, 0, 0));
+        self.evictions += 1;
+    }
+
+    /// Empties a segment.
+    fn evict(&mut self, segment: usize) {
+        self.evictions += 1;
+        let blocks = std::mem::take(&mut self.segments[segment].blocks);
+        self.segments[segment].exits.clear();
+        self.segments[segment].cursor = self.segments[segment].start;
+        let mut touched = Vec::new();
+        for (index, block) in blocks.iter().enumerate() {
+            if !block.alive {
+                continue;
+            }
+            let block_id = BlockId(id(segment, index));
+            self.unlink(block_id, &block.incoming);
+            let page = &mut self.pages[block.page as usize];
+            let start = &mut page.starts[usize::from(block.first) % WORDS];
+            if *start == block_id.0 {
+                *start = ABSENT;
+            }
+            touched.push(block.page);
+        }
+        touched.sort_unstable();
+        touched.dedup();
+        for page in touched {
+            let number = segment as u32;
+            self.pages[page as usize]
+                .blocks
+                .retain(|id| id.0 >> 24 != number);
+            if self.pages[page as usize].blocks.is_empty() {
+                self.free_page(page);
+            }
+        }
+    }
+
+    fn free_page(&mut self, index: u32) {
+        let page = &mut self.pages[index as usize];
+        let (physical, key) = (page.physical, page.key);
+        page.foreign = false;
+        self.by_address.remove(&(physical, key));
+        let slot = Marks::slot(physical);
+        if let Some(pages) = self.by_slot.get_mut(&slot) {
+            pages.retain(|&i| i != index);
+            if pages.is_empty() {
+                self.by_slot.remove(&slot);
+            }
+        }
+        self.recent[(physical >> 12) as usize % RECENT] = (u64::MAX, 0, 0);
+        self.free.push(index);
+    }
+}

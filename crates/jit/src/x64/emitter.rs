@@ -1,0 +1,1481 @@
+//! Emits code for one block of guest instructions, in one pass.
+//!
+//! Values are small expressions: they are evaluated when something is done with them (a register written, memory accessed,
+//! a branch taken), with the place that the result goes to known. They die with the instruction, so an expression that is
+//! used twice is computed twice.
+//!
+//! What an instruction cannot be emitted for, for whatever reason, is undone and left to the interpreter: [`Emitter::fail`].
+//! An access that the TLB does not answer does the same at run time: as nothing was done before it, the interpreter executes
+//! the whole instruction in its place.
+
+use cpu::{Access, Key, Layout, Width};
+
+use super::assembler::{
+    Alu, Assembler, Cc, Label, Mem, RAX, RCX, RDI, RDX, RSI, Reg, Rm, ShiftOp, Xmm,
+};
+use super::features::HostFeatures;
+use super::frame::{self, SCRATCH};
+
+/// A 64-bit integer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Value(pub(super) u16);
+
+/// What a value is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Node {
+    Constant(u64),
+    /// A guest register as it was when written for the n-th time in the block.
+    Guest(u8, u32),
+    /// The address of the page that executes, and an offset.
+    Pc(i64),
+    Binary(Binary, Width, Value, Value),
+    Unary(Unary, Width, Value),
+    Shift(ShiftOp, Width, Value, u8),
+    ShiftBy(ShiftOp, Width, Value, Value),
+    ExtractPair(Width, Value, Value, u8),
+    Select(Width, Cond, Value, Value),
+    /// C as 0 or 1.
+    Carry,
+    /// A sum or difference whose flags may be wanted, with the carry in if any.
+    WithFlags {
+        subtract: bool,
+        w: Width,
+        a: Value,
+        b: Value,
+        carry: bool,
+    },
+    /// Memory of the present place.
+    Read {
+        offset: i32,
+        size: u8,
+    },
+    /// A register that is this value's to the end of the instruction.
+    Register(Reg),
+    /// A stack slot.
+    Slot(u8),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Binary {
+    Add,
+    Sub,
+    And,
+    Or,
+    Xor,
+    Mul,
+    MulHigh(bool),
+    Div(bool),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unary {
+    Not,
+    ZeroExtend(u8),
+    SignExtend(u8),
+    LeadingZeros,
+    LeadingSigns,
+    ReverseBits,
+    ReverseBytes(u8),
+}
+
+/// A truth value.
+#[derive(Clone, Copy, Debug)]
+pub struct Cond {
+    pub(super) test: Test,
+    pub(super) not: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Test {
+    True,
+    /// A condition code on the flags.
+    Code(u8),
+    Zero(Width, Value),
+    Bit(Value, u8),
+}
+
+/// N, Z, C and V.
+#[derive(Clone, Copy, Debug)]
+pub enum Flags {
+    Current,
+    Of(Value),
+    Logic(Width, Value),
+    From(Value),
+    /// An entry of [`Emitter::selections`].
+    Select(u16),
+    /// In the frame and in the host's flags already.
+    Written,
+}
+
+/// Where a vector is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place128 {
+    Guest(u8, u32),
+    Xmm(Xmm),
+    Slot(u8),
+    Constant(u128),
+}
+
+/// 128 bits: an entry of [`Emitter::vectors`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vector(pub(super) u8);
+
+/// Memory that was proven accessible: its host address is in a register.
+#[derive(Clone, Copy, Debug)]
+pub struct Place(pub(super) Reg);
+
+/// Where a value is without further code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direct {
+    Constant(i32),
+    Rm(Rm),
+}
+
+/// How a block goes on after an instruction that ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// At the address of its page plus this.
+    Jump(i64),
+    /// Where RAX says; the code for it is there.
+    Indirect,
+}
+
+/// Code out of line.
+pub(super) enum Stub {
+    /// Executes an instruction by the interpreter.
+    Interpret {
+        from: Label,
+        back: Label,
+        word: u32,
+        offset: u32,
+        cause: Cause,
+    },
+    /// A side exit to an offset.
+    Exit { from: Label, to: i64 },
+    /// A side exit because something wants attention, before a jump to an offset.
+    Attend { from: Label, to: i64 },
+    /// A vector operation by its function.
+    Function {
+        from: Label,
+        back: Label,
+        operation: usize,
+        function: usize,
+        operands: [Place128; 3],
+        result: Xmm,
+    },
+}
+
+/// Addresses of the code that all blocks share.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Thunks {
+    pub enter: usize,
+    pub leave: usize,
+    pub link: usize,
+    pub dead: usize,
+    pub indirect: usize,
+    pub interpret: usize,
+    pub call: usize,
+}
+
+/// A direct jump out of a block that is not linked yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Exit {
+    /// Where in the block its 32-bit displacement is, and the code that it leads to now.
+    pub at: u32,
+    pub stub: u32,
+    /// Offset in the page of where it goes.
+    pub to: u32,
+}
+
+/// Why an instruction was left to the interpreter.
+pub type Cause = &'static str;
+
+pub struct Emitter {
+    pub asm: Assembler,
+    pub thunks: Thunks,
+    pub(super) features: HostFeatures,
+    /// Causes by their number in generated code.
+    pub causes: Vec<Cause>,
+    pub(super) key: Key,
+    pub(super) nodes: Vec<Node>,
+    pub(super) vectors: Vec<Place128>,
+    pub(super) selections: Vec<(Cond, Flags, u32)>,
+    /// How often each guest register was written in this block: general, vector.
+    pub(super) epochs: [u32; 32],
+    pub(super) vector_epochs: [u32; 32],
+    /// Scratch registers in use, by number.
+    busy: u16,
+    pub(super) next_xmm: u8,
+    pub(super) next_slot: u8,
+    pub(super) next_vector_slot: u8,
+    /// Of the instruction.
+    pub(super) word: u32,
+    pub(super) offset: u32,
+    pub(super) flags_are_dead: bool,
+    pub(super) accessed: bool,
+    pub(super) committed: bool,
+    pub(super) failed: Option<Cause>,
+    /// The interpreter's stub of this instruction.
+    slow: Option<(Label, Label)>,
+    /// The host address of the place.
+    place: Reg,
+    /// The value whose flags the host's are.
+    flags_node: Option<Value>,
+    /// The stack pointer was found aligned, and moved by multiples of 16 only since.
+    stack_is_aligned: bool,
+    pub(super) stubs: Vec<Stub>,
+    pub(super) end: Option<End>,
+    pub exits: Vec<Exit>,
+    pub(super) kept: super::vector::Kept,
+}
+
+/// What is undone if an instruction fails.
+struct Snapshot {
+    at: usize,
+    stubs: usize,
+    exits: usize,
+    flags_changed: bool,
+    stack_is_aligned: bool,
+}
+
+/// Instructions in a block, at most.
+pub const BLOCK: usize = 96;
+
+impl Emitter {
+    pub fn new(features: HostFeatures) -> Emitter {
+        Emitter {
+            features,
+            causes: Vec::new(),
+            asm: Assembler::default(),
+            thunks: Thunks::default(),
+            key: Key {
+                el: 0,
+                sp_sel: false,
+                fp_enabled: false,
+                fpcr: 0,
+                align_check: false,
+                sp_align_check: false,
+                uao: false,
+                pac: [false; 4],
+                extensions: Default::default(),
+                btype: 0,
+            },
+            nodes: Vec::new(),
+            vectors: Vec::new(),
+            selections: Vec::new(),
+            epochs: [0; 32],
+            vector_epochs: [0; 32],
+            busy: 0,
+            next_xmm: 0,
+            next_slot: 0,
+            next_vector_slot: 0,
+            word: 0,
+            offset: 0,
+            flags_are_dead: false,
+            accessed: false,
+            committed: false,
+            failed: None,
+            slow: None,
+            place: RAX,
+            flags_node: None,
+            stack_is_aligned: false,
+            stubs: Vec::new(),
+            end: None,
+            exits: Vec::new(),
+            kept: Default::default(),
+        }
+    }
+
+    /// Starts a block at an address.
+    pub fn start(&mut self, origin: usize, key: &Key) {
+        self.asm.restart(origin);
+        self.key = *key;
+        self.epochs = [0; 32];
+        self.vector_epochs = [0; 32];
+        self.stack_is_aligned = false;
+        self.stubs.clear();
+        self.exits.clear();
+        self.end = None;
+    }
+
+    /// Emits the instruction `word` at `offset` into the page by `emit`, or leaves it to the interpreter and says why.
+    pub fn instruction(
+        &mut self,
+        word: u32,
+        offset: u32,
+        flags_are_dead: bool,
+        emit: impl FnOnce(&mut Emitter),
+    ) -> Option<Cause> {
+        let snapshot = Snapshot {
+            at: self.asm.at(),
+            stubs: self.stubs.len(),
+            exits: self.exits.len(),
+            flags_changed: self.asm.flags_changed,
+            stack_is_aligned: self.stack_is_aligned,
+        };
+        self.nodes.clear();
+        self.vectors.clear();
+        self.selections.clear();
+        self.busy = 0;
+        self.next_xmm = 0;
+        self.next_slot = 0;
+        self.next_vector_slot = 0;
+        self.word = word;
+        self.offset = offset;
+        self.flags_are_dead = flags_are_dead;
+        self.accessed = false;
+        self.committed = false;
+        self.failed = None;
+        self.slow = None;
+        self.flags_node = None;
+        emit(self);
+        if let Some(cause) = self.failed {
+            self.asm.rewind(snapshot.at);
+            self.asm.flags_changed = snapshot.flags_changed;
+            self.stack_is_aligned = snapshot.stack_is_aligned;
+            self.stubs.truncate(snapshot.stubs);
+            self.exits.truncate(snapshot.exits);
+            self.end = None;
+            self.interpret(cause);
+            return Some(cause);
+        }
+        if let Some((from, back)) = self.slow.take() {
+            // What the interpreter comes back to does not have the flags in the host's.
+            self.asm.bind(back);
+            self.asm.flags_changed = true;
+            self.stubs.push(Stub::Interpret {
+                from,
+                back,
+                word,
+                offset,
+                cause: "memory",
+            });
+        }
+        None
+    }
+
+    /// Gives the instruction up.
+    #[cold]
+    pub(super) fn fail(&mut self, cause: Cause) {
+        self.failed.get_or_insert(cause);
+    }
+
+    /// Calls the interpreter for this instruction. It goes on with the next, or leaves the block.
+    fn interpret(&mut self, cause: Cause) {
+        self.call_interpreter(self.word, self.offset, cause);
+        self.asm.flags_changed = true;
+        // It may have written any register.
+        self.stack_is_aligned = false;
+        for epoch in self.epochs.iter_mut().chain(&mut self.vector_epochs) {
+            *epoch += 1;
+        }
+    }
+
+    fn call_interpreter(&mut self, word: u32, offset: u32, cause: Cause) {
+        let number = match self.causes.iter().position(|c| *c == cause) {
+            Some(number) => number,
+            None => {
+                self.causes.push(cause);
+                self.causes.len() - 1
+            }
+        };
+        self.asm.constant(RSI, word.into());
+        self.asm
+            .constant(RDX, u64::from(offset) | (number as u64) << 12);
+        self.asm.call_to(self.thunks.interpret);
+    }
+
+    // ---- values
+
+    pub(super) fn node(&mut self, node: Node) -> Value {
+        self.nodes.push(node);
+        Value((self.nodes.len() - 1) as u16)
+    }
+
+    pub(super) fn get(&self, value: Value) -> Node {
+        self.nodes[usize::from(value.0)]
+    }
+
+    pub(super) fn constant_of(&self, value: Value) -> Option<u64> {
+        match self.get(value) {
+            Node::Constant(c) => Some(c),
+            _ => None,
+        }
+    }
+
+    /// A scratch register, until it is released.
+    pub(super) fn take(&mut self) -> Reg {
+        match SCRATCH.iter().find(|r| self.busy & 1 << r.0 == 0) {
+            Some(&reg) => {
+                self.busy |= 1 << reg.0;
+                reg
+            }
+            None => {
+                self.fail("out of registers");
+                RAX
+            }
+        }
+    }
+
+    pub(super) fn release(&mut self, reg: Reg) {
+        self.busy &= !(1 << reg.0);
+    }
+
+    /// Takes a certain scratch register.
+    pub(super) fn take_this(&mut self, reg: Reg) {
+        if self.busy & 1 << reg.0 != 0 {
+            self.fail("register in use");
+        }
+        self.busy |= 1 << reg.0;
+    }
+
+    pub(super) fn busy_registers(&self) -> u16 {
+        self.busy
+    }
+
+    /// Where a value is, if that takes no code.
+    pub(super) fn direct(&mut self, value: Value) -> Option<Direct> {
+        match self.get(value) {
+            Node::Constant(c) => i32::try_from(c as i64).ok().map(Direct::Constant),
+            Node::Guest(n, epoch) => {
+                if self.epochs[usize::from(n)] != epoch {
+                    self.fail("a register is read after it was written");
+                }
+                Some(Direct::Rm(match frame::home(n) {
+                    Some(reg) => reg.into(),
+                    None => frame::general(n).into(),
+                }))
+            }
+            Node::Register(reg) => Some(Direct::Rm(reg.into())),
+            Node::Slot(i) => Some(Direct::Rm(frame::slot(i).into())),
+            _ => None,
+        }
+    }
+
+    /// A register that holds the value, and whether it is to be released.
+    pub(super) fn in_register(&mut self, value: Value) -> (Reg, bool) {
+        if let Some(Direct::Rm(Rm::Reg(reg))) = self.direct(value) {
+            return (reg, false);
+        }
+        let reg = self.take();
+        self.evaluate(value, reg);
+        (reg, true)
+    }
+
+    pub(super) fn release_if(&mut self, (reg, taken): (Reg, bool)) {
+        if taken {
+            self.release(reg);
+        }
+    }
+
+    /// The value as an operand other than a constant, and a register to be released.
+    fn operand(&mut self, value: Value) -> (Rm, Option<Reg>) {
+        if let Some(Direct::Rm(rm)) = self.direct(value) {
+            return (rm, None);
+        }
+        let reg = self.take();
+        self.evaluate(value, reg);
+        (reg.into(), Some(reg))
+    }
+
+    fn release_operand(&mut self, taken: Option<Reg>) {
+        if let Some(reg) = taken {
+            self.release(reg);
+        }
+    }
+
+    /// Computes a value into a register. What else is in use stays; the host's flags may not.
+    pub(super) fn evaluate(&mut self, value: Value, to: Reg) {
+        if self.failed.is_some() {
+            return;
+        }
+        match self.get(value) {
+            Node::Constant(c) => self.asm.constant(to, c),
+            Node::Guest(..) | Node::Register(_) | Node::Slot(_) => {
+                if let Some(Direct::Rm(rm)) = self.direct(value) {
+                    self.asm.load(true, to, rm);
+                }
+            }
+            Node::Pc(offset) => {
+                self.asm.load(true, to, frame::PAGE);
+                match i32::try_from(offset) {
+                    Ok(0) => {}
+                    Ok(offset) => self.asm.lea(true, to, Mem::at(to, offset)),
+                    Err(_) => {
+                        self.asm.constant(RAX, offset as u64);
+                        self.asm.lea(true, to, Mem::indexed(to, RAX, 1, 0));
+                    }
+                }
+            }
+            Node::Binary(op, w, a, b) => self.binary(op, w == Width::W64, a, b, to),
+            Node::Unary(op, w, a) => self.unary(op, w == Width::W64, a, to),
+            Node::Shift(op, w, a, amount) => {
+                let w = w == Width::W64;
+                if op == ShiftOp::Ror {
+                    let (rm, taken) = self.operand(a);
+                    self.asm.rotate_right(w, to, rm, amount);
+                    self.release_operand(taken);
+                } else {
+                    self.evaluate_narrow(w, a, to);
+                    self.asm.shift(op, w, to, amount);
+                }
+            }
+            Node::ShiftBy(op, w, a, amount) => self.shift_by(op, w == Width::W64, a, amount, to),
+            Node::ExtractPair(w, high, low, lsb) => {
+                let w = w == Width::W64;
+                let high = self.in_register(high);
+                let t = self.take();
+                self.evaluate_narrow(w, low, t);
+                self.asm.shift_double_right(w, t, high.0, lsb);
+                self.asm.load(w, to, t);
+                self.release(t);
+                self.release_if(high);
+            }
+            Node::Select(w, cond, yes, no) => self.select(w == Width::W64, cond, yes, no, to),
+            Node::Carry => {
+                // The inverse is in bit 8.
+                self.asm.load_zero_extended(
+                    1,
+                    to,
+                    Mem::at(frame::FLAGS.base, frame::FLAGS.disp + 1),
+                );
+                self.asm.not(false, to);
+                self.asm.alu_constant(Alu::And, false, to, 1);
+            }
+            Node::WithFlags {
+                subtract,
+                w,
+                a,
+                b,
+                carry,
+            } => self.with_flags(value, subtract, w == Width::W64, a, b, carry, to),
+            Node::Read { offset, size } => {
+                let place = self.place;
+                self.asm
+                    .load_zero_extended(size, to, Mem::at(place, offset));
+            }
+        }
+    }
+
+    /// The same, where only the low half counts if not `w`.
+    fn evaluate_narrow(&mut self, w: bool, value: Value, to: Reg) {
+        match self.direct(value) {
+            Some(Direct::Rm(rm)) if !w => {
+                if rm != Rm::Reg(to) {
+                    self.asm.load(false, to, rm);
+                }
+            }
+            _ => self.evaluate(value, to),
+        }
+    }
+
+    fn binary(&mut self, op: Binary, w: bool, a: Value, b: Value, to: Reg) {
+        let alu = match op {
+            Binary::Add => Alu::Add,
+            Binary::Sub => Alu::Sub,
+            Binary::And => Alu::And,
+            Binary::Or => Alu::Or,
+            Binary::Xor => Alu::Xor,
+            Binary::Mul => return self.multiply(w, a, b, to),
+            Binary::MulHigh(signed) => return self.multiply_high(signed, a, b, to),
+            Binary::Div(signed) => return self.divide(signed, w, a, b, to),
+        };
+        let commutes = alu != Alu::Sub;
+        let (mut a, mut b) = (a, b);
+        if commutes
+            && (self.constant_of(a).is_some()
+                || (self.direct(b).is_none() && self.direct(a).is_some()))
+        {
+            (a, b) = (b, a);
+        }
+        // Of a narrow operation only the low half of a constant counts.
+        if !w && let Some(c) = self.constant_of(b) {
+            b = self.node(Node::Constant(c as u32 as i32 as u64));
+        }
+        match self.direct(b) {
+            Some(Direct::Constant(c)) => {
+                if matches!(alu, Alu::Add | Alu::Sub) {
+                    let c = if alu == Alu::Sub { c.wrapping_neg() } else { c };
+                    let reg = match self.direct(a) {
+                        Some(Direct::Rm(Rm::Reg(reg))) => reg,
+                        _ => {
+                            self.evaluate_narrow(w, a, to);
+                            to
+                        }
+                    };
+                    // i32::MIN has no negative; its wrapped value is right in 32 bits only.
+                    if c == i32::MIN && w {
+                        return self.fail("constant");
+                    }
+                    return self.asm.lea(w, to, Mem::at(reg, c));
+                }
+                if alu == Alu::And && matches!(c, 0xff | 0xffff) {
+                    let (rm, taken) = self.operand(a);
+                    self.asm
+                        .load_zero_extended(if c == 0xff { 1 } else { 2 }, to, rm);
+                    return self.release_operand(taken);
+                }
+                self.evaluate_narrow(w, a, to);
+                self.asm.alu_constant(alu, w, to, c);
+            }
+            Some(Direct::Rm(Rm::Reg(reg))) if reg == to => {
+                if commutes && let Some(Direct::Rm(rm)) = self.direct(a) {
+                    if alu == Alu::Add
+                        && let Rm::Reg(a) = rm
+                    {
+                        return self.asm.lea(w, to, Mem::indexed(a, reg, 1, 0));
+                    }
+                    return self.asm.alu(alu, w, to, rm);
+                }
+                let t = self.take();
+                self.evaluate_narrow(w, a, t);
+                self.asm.alu(alu, w, t, reg);
+                self.asm.load(w, to, t);
+                self.release(t);
+            }
+            Some(Direct::Rm(rm)) => {
+                if alu == Alu::Add
+                    && let Rm::Reg(b) = rm
+                    && let Some(Direct::Rm(Rm::Reg(a))) = self.direct(a)
+                {
+                    return self.asm.lea(w, to, Mem::indexed(a, b, 1, 0));
+                }
+                self.evaluate_narrow(w, a, to);
+                self.asm.alu(alu, w, to, rm);
+            }
+            None => {
+                let t = self.take();
+                self.evaluate_narrow(w, b, t);
+                if alu == Alu::Add
+                    && let Some(Direct::Rm(Rm::Reg(a))) = self.direct(a)
+                {
+                    self.asm.lea(w, to, Mem::indexed(a, t, 1, 0));
+                } else {
+                    self.evaluate_narrow(w, a, to);
+                    self.asm.alu(alu, w, to, t);
+                }
+                self.release(t);
+            }
+        }
+    }
+
+    fn multiply(&mut self, w: bool, a: Value, b: Value, to: Reg) {
+        let (b, taken) = self.operand(b);
+        if b == Rm::Reg(to) {
+            let t = self.take();
+            self.evaluate_narrow(w, a, t);
+            self.asm.imul(w, t, b);
+            self.asm.load(w, to, t);
+            self.release(t);
+        } else {
+            self.evaluate_narrow(w, a, to);
+            self.asm.imul(w, to, b);
+        }
+        self.release_operand(taken);
+    }
+
+    fn multiply_high(&mut self, signed: bool, a: Value, b: Value, to: Reg) {
+        let keeps = to == RDX;
+        if !keeps {
+            self.take_this(RDX);
+        }
+        let (b, taken) = self.operand(b);
+        if b == Rm::Reg(RDX) {
+            return self.fail("register in use");
+        }
+        self.evaluate(a, RAX);
+        self.asm.mul_wide(signed, b);
+        self.asm.load(true, to, RDX);
+        self.release_operand(taken);
+        if !keeps {
+            self.release(RDX);
+        }
+    }
+
+    /// By zero gives zero; the lowest number by −1 gives itself.
+    fn divide(&mut self, signed: bool, w: bool, a: Value, b: Value, to: Reg) {
+        let keeps = to == RDX;
+        if !keeps {
+            self.take_this(RDX);
+        }
+        let divisor = self.take();
+        self.evaluate_narrow(w, b, divisor);
+        self.evaluate_narrow(w, a, RAX);
+        let (zero, done) = (self.asm.label(), self.asm.label());
+        self.asm.test(w, divisor, divisor);
+        self.asm.jcc(Cc::E, zero);
+        if signed {
+            let ordinary = self.asm.label();
+            self.asm.alu_constant(Alu::Cmp, w, divisor, -1);
+            self.asm.jcc(Cc::Ne, ordinary);
+            self.asm.neg(w, RAX);
+            self.asm.jmp(done);
+            self.asm.bind(ordinary);
+            self.asm.sign_into_rdx(w);
+        } else {
+            self.asm.alu(Alu::Xor, false, RDX, RDX);
+        }
+        self.asm.div(signed, w, divisor);
+        self.asm.jmp(done);
+        self.asm.bind(zero);
+        self.asm.alu(Alu::Xor, false, RAX, RAX);
+        self.asm.bind(done);
+        self.asm.load(w, to, RAX);
+        self.release(divisor);
+        if !keeps {
+            self.release(RDX);
+        }
+    }
+
+    fn shift_by(&mut self, op: ShiftOp, w: bool, a: Value, amount: Value, to: Reg) {
+        if op == ShiftOp::Ror {
+            let keeps = to == RCX;
+            if !keeps {
+                self.take_this(RCX);
+            }
+            self.evaluate_narrow(w, a, RAX);
+            self.evaluate(amount, RCX);
+            self.asm.shift_by_cl(ShiftOp::Ror, w, RAX);
+            self.asm.load(w, to, RAX);
+            if !keeps {
+                self.release(RCX);
+            }
+            return;
+        }
+        let amount = self.in_register(amount);
+        let (rm, taken) = self.operand(a);
+        self.asm.shift_by(op, w, to, rm, amount.0);
+        self.release_operand(taken);
+        self.release_if(amount);
+    }
+
+    fn unary(&mut self, op: Unary, w: bool, a: Value, to: Reg) {
+        match op {
+            Unary::Not => {
+                self.evaluate_narrow(w, a, to);
+                self.asm.not(w, to);
+            }
+            Unary::ZeroExtend(bits) => match bits {
+                8 | 16 | 32 => {
+                    let (rm, taken) = self.operand(a);
+                    self.asm.load_zero_extended(bits / 8, to, rm);
+                    self.release_operand(taken);
+                }
+                64 => self.evaluate(a, to),
+                _ if bits < 32 => {
+                    self.evaluate_narrow(false, a, to);
+                    self.asm
+                        .alu_constant(Alu::And, false, to, ((1u32 << bits) - 1) as i32);
+                }
+                _ => {
+                    self.evaluate(a, to);
+                    self.asm.shift(ShiftOp::Shl, true, to, 64 - bits);
+                    self.asm.shift(ShiftOp::Shr, true, to, 64 - bits);
+                }
+            },
+            Unary::SignExtend(bits) => match bits {
+                8 | 16 | 32 => {
+                    if let Node::Read { offset, size } = self.get(a)
+                        && size == bits / 8
+                    {
+                        let place = self.place;
+                        let from = Mem::at(place, offset);
+                        return self.asm.load_sign_extended(w, size, to, from);
+                    }
+                    let (rm, taken) = self.operand(a);
+                    self.asm.load_sign_extended(w, bits / 8, to, rm);
+                    self.release_operand(taken);
+                }
+                64 => self.evaluate_narrow(w, a, to),
+                _ => {
+                    self.evaluate(a, to);
+                    self.asm.shift(ShiftOp::Shl, true, to, 64 - bits);
+                    self.asm.shift(ShiftOp::Sar, true, to, 64 - bits);
+                    if !w {
+                        self.asm.load(false, to, to);
+                    }
+                }
+            },
+            Unary::LeadingZeros => {
+                let (rm, taken) = self.operand(a);
+                self.asm.lzcnt(w, to, rm);
+                self.release_operand(taken);
+            }
+            Unary::LeadingSigns => {
+                // Bits that equal the one above them.
+                let t = self.take();
+                self.evaluate_narrow(w, a, t);
+                self.asm.load(w, RAX, t);
+                self.asm.shift(ShiftOp::Sar, w, RAX, 1);
+                self.asm.alu(Alu::Xor, w, t, RAX);
+                self.asm.alu(Alu::Add, w, t, t);
+                self.asm.alu_constant(Alu::Or, w, t, 1);
+                self.asm.lzcnt(w, to, t);
+                self.release(t);
+            }
+            Unary::ReverseBytes(chunk) => {
+                self.evaluate_narrow(w, a, to);
+                match chunk {
+                    16 => {
+                        let t = self.take();
+                        let mask = if w {
+                            0x00ff_00ff_00ff_00ff
+                        } else {
+                            0x00ff_00ff
+                        };
+                        self.asm.constant(RAX, mask);
+                        self.asm.load(w, t, to);
+                        self.asm.shift(ShiftOp::Shr, w, t, 8);
+                        self.asm.alu(Alu::And, w, t, RAX);
+                        self.asm.alu(Alu::And, w, to, RAX);
+                        self.asm.shift(ShiftOp::Shl, w, to, 8);
+                        self.asm.alu(Alu::Or, w, to, t);
+                        self.release(t);
+                    }
+                    32 if w => {
+                        self.asm.bswap(true, to);
+                        self.asm.rotate_right(true, to, to, 32);
+                    }
+                    _ => self.asm.bswap(w, to),
+                }
+            }
+            Unary::ReverseBits => {
+                self.evaluate_narrow(w, a, to);
+                self.asm.bswap(w, to);
+                let t = self.take();
+                for (shift, mask) in [
+                    (4, 0x0f0f_0f0f_0f0f_0f0f_u64),
+                    (2, 0x3333_3333_3333_3333),
+                    (1, 0x5555_5555_5555_5555),
+                ] {
+                    let mask = if w { mask } else { mask & 0xffff_ffff };
+                    self.asm.constant(RAX, mask);
+                    self.asm.load(w, t, to);
+                    self.asm.shift(ShiftOp::Shr, w, t, shift);
+                    self.asm.alu(Alu::And, w, t, RAX);
+                    self.asm.alu(Alu::And, w, to, RAX);
+                    self.asm.shift(ShiftOp::Shl, w, to, shift);
+                    self.asm.alu(Alu::Or, w, to, t);
+                }
+                self.release(t);
+            }
+        }
+    }
+
+    fn select(&mut self, w: bool, cond: Cond, yes: Value, no: Value, to: Reg) {
+        if let Test::True = cond.test {
+            let value = if cond.not { no } else { yes };
+            self.evaluate_narrow(w, value, to);
+            if !w {
+                self.asm.load(false, to, to);
+            }
+            return;
+        }
+        if let (Some(yes), Some(no)) = (self.constant_of(yes), self.constant_of(no))
+            && matches!((yes, no), (0, 1) | (1, 0))
+        {
+            return self.set(cond, yes == 1, to);
+        }
+        let t = self.take();
+        self.evaluate_narrow(w, no, t);
+        let (yes, taken) = self.operand(yes);
+        let cc = self.condition_code(cond);
+        self.asm.cmov(cc, w, t, yes);
+        self.asm.load(w, to, t);
+        self.release_operand(taken);
+        self.release(t);
+    }
+
+    /// 1 if the condition is `wanted`, else 0.
+    fn set(&mut self, cond: Cond, wanted: bool, to: Reg) {
+        let cc = self.condition_code(cond);
+        self.asm.setcc(if wanted { cc } else { cc.not() }, RAX);
+        self.asm.load_zero_extended(1, to, RAX);
+    }
+
+    /// Makes the host's flags such that the condition is that code.
+    pub(super) fn condition_code(&mut self, cond: Cond) -> Cc {
+        let cc = match cond.test {
+            Test::True => {
+                self.fail("constant condition");
+                Cc::E
+            }
+            Test::Code(code) => {
+                self.restore_flags();
+                let cc = [Cc::E, Cc::Ae, Cc::S, Cc::O, Cc::A, Cc::Ge, Cc::G, Cc::E]
+                    [usize::from(code >> 1 & 7)];
+                if code & 1 == 0 { cc } else { cc.not() }
+            }
+            Test::Zero(w, value) => {
+                let w = w == Width::W64;
+                match self.direct(value) {
+                    Some(Direct::Rm(Rm::Mem(mem))) => {
+                        self.asm.alu_constant(Alu::Cmp, w, mem, 0);
+                    }
+                    _ => {
+                        let reg = self.in_register(value);
+                        self.asm.test(w, reg.0, reg.0);
+                        self.release_if(reg);
+                    }
+                }
+                Cc::E
+            }
+            Test::Bit(value, bit) => match self.direct(value) {
+                Some(Direct::Rm(Rm::Mem(mem))) => {
+                    let mem = Mem::at(mem.base, mem.disp + i32::from(bit / 8));
+                    self.asm.test_byte(mem, 1 << (bit % 8));
+                    Cc::Ne
+                }
+                _ => {
+                    let reg = self.in_register(value);
+                    let cc = match bit {
+                        0..=7 => {
+                            self.asm.test_byte(reg.0, 1 << bit);
+                            Cc::Ne
+                        }
+                        8..=30 => {
+                            self.asm.test_constant(false, reg.0, 1 << bit);
+                            Cc::Ne
+                        }
+                        _ => {
+                            self.asm.bit_test(true, reg.0, bit);
+                            Cc::B
+                        }
+                    };
+                    self.release_if(reg);
+                    cc
+                }
+            },
+        };
+        if cond.not { cc.not() } else { cc }
+    }
+
+    // ---- flags: the host's carry is a borrow, the inverse of C
+
+    /// Makes the host's flags the guest's.
+    pub(super) fn restore_flags(&mut self) {
+        if !self.asm.flags_changed {
+            return;
+        }
+        self.asm.load_zero_extended(2, RAX, frame::FLAGS);
+        // OF from bit 0.
+        self.asm.bytes.extend_from_slice(&[0x04, 0x7f]); // add al, 0x7f
+        self.asm.sahf();
+        self.asm.flags_changed = false;
+    }
+
+    /// The host's flags are the guest's new ones: has them in the frame too.
+    fn save_flags(&mut self) {
+        if !self.flags_are_dead {
+            self.asm.lahf();
+            self.asm.setcc(Cc::O, RAX);
+            self.asm.store(2, frame::FLAGS, RAX);
+        }
+        self.asm.flags_changed = false;
+    }
+
+    /// A sum or difference, leaving its flags in the host's: the carry is a borrow.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a node")]
+    fn with_flags(
+        &mut self,
+        value: Value,
+        subtract: bool,
+        w: bool,
+        a: Value,
+        b: Value,
+        carry: bool,
+        to: Reg,
+    ) {
+        // Adding the inverse with carry is subtracting with borrow.
+        let (subtract, b) = match self.get(b) {
+            Node::Unary(Unary::Not, _, inner) if carry && !subtract => (true, inner),
+            _ => (subtract, b),
+        };
+        let op = match (subtract, carry) {
+            (false, false) => Alu::Add,
+            (true, false) => Alu::Sub,
+            (false, true) => Alu::Adc,
+            (true, true) => Alu::Sbb,
+        };
+        let b = self.direct(b).map_or_else(
+            || {
+                let t = self.take();
+                self.evaluate_narrow(w, b, t);
+                (Direct::Rm(t.into()), Some(t))
+            },
+            |b| (b, None),
+        );
+        let result = if b.0 == Direct::Rm(to.into()) {
+            self.take()
+        } else {
+            to
+        };
+        self.evaluate_narrow(w, a, result);
+        if carry {
+            self.restore_flags();
+            if !subtract {
+                self.asm.cmc();
+            }
+        }
+        match b.0 {
+            Direct::Constant(c) => self.asm.alu_constant(op, w, result, c),
+            Direct::Rm(rm) => self.asm.alu(op, w, result, rm),
+        }
+        if !subtract {
+            self.asm.cmc();
+        }
+        if result != to {
+            self.asm.load(w, to, result);
+            self.release(result);
+        }
+        self.release_operand(b.1);
+        self.flags_node = Some(value);
+        self.asm.flags_changed = false;
+    }
+
+    /// Makes these the guest's flags.
+    pub(super) fn write_flags(&mut self, flags: Flags) {
+        if self.failed.is_some() {
+            return;
+        }
+        match flags {
+            Flags::Current | Flags::Written => {}
+            Flags::Of(value) => {
+                if self.flags_node != Some(value) || self.asm.flags_changed {
+                    self.flags_of(value);
+                }
+                self.save_flags();
+            }
+            Flags::Logic(w, value) => {
+                let w = w == Width::W64;
+                self.logic_flags(w, value);
+                self.asm.cmc();
+                self.save_flags();
+            }
+            Flags::From(value) => {
+                let t = self.take();
+                self.evaluate_narrow(false, value, t);
+                self.flags_from(t);
+                self.release(t);
+            }
+            Flags::Select(i) => {
+                let (cond, flags, otherwise) = self.selections[usize::from(i)];
+                if let Test::True = cond.test {
+                    return self.write_flags(flags);
+                }
+                let (no, done) = (self.asm.label(), self.asm.label());
+                let dead = std::mem::replace(&mut self.flags_are_dead, false);
+                let cc = self.condition_code(cond);
+                self.asm.jcc(cc.not(), no);
+                self.write_flags(flags);
+                self.asm.jmp(done);
+                self.asm.bind(no);
+                let constant = frame::flags_to_host(otherwise << 28);
+                self.asm.store_constant(2, frame::FLAGS, constant as i32);
+                self.asm.bind(done);
+                self.flags_are_dead = dead;
+                self.asm.flags_changed = true;
+            }
+        }
+    }
+
+    /// The host's flags of a node, with no result.
+    fn flags_of(&mut self, value: Value) {
+        let Node::WithFlags {
+            subtract,
+            w,
+            a,
+            b,
+            carry,
+        } = self.get(value)
+        else {
+            return self.fail("flags of another value");
+        };
+        let w = w == Width::W64;
+        if subtract && !carry {
+            let a = self.operand(a);
+            let b = match self.direct(b) {
+                Some(b) => (b, None),
+                None => {
+                    let t = self.take();
+                    self.evaluate_narrow(w, b, t);
+                    (Direct::Rm(t.into()), Some(t))
+                }
+            };
+            match (a.0, b.0) {
+                (rm, Direct::Constant(c)) => self.asm.alu_constant(Alu::Cmp, w, rm, c),
+                (Rm::Reg(a), Direct::Rm(b)) => self.asm.alu(Alu::Cmp, w, a, b),
+                (Rm::Mem(a), Direct::Rm(Rm::Reg(b))) => self.asm.alu_memory(Alu::Cmp, w, a, b),
+                (Rm::Mem(a), Direct::Rm(b)) => {
+                    self.asm.load(w, RAX, a);
+                    self.asm.alu(Alu::Cmp, w, RAX, b);
+                }
+            }
+            self.release_operand(a.1);
+            self.release_operand(b.1);
+            self.asm.flags_changed = false;
+        } else {
+            let t = self.take();
+            self.evaluate(value, t);
+            self.release(t);
+        }
+    }
+
+    /// SF and ZF of a value, CF and OF clear.
+    fn logic_flags(&mut self, w: bool, value: Value) {
+        if let Node::Binary(Binary::And, _, a, b) = self.get(value) {
+            // Where the result was just written, its register is unchanged only if it is no operand; look there.
+            let fresh = |e: &Emitter, v: Value| match e.get(v) {
+                Node::Guest(n, epoch) => e.epochs[usize::from(n)] == epoch,
+                Node::Constant(_) => true,
+                _ => false,
+            };
+            if fresh(self, a) && fresh(self, b) {
+                let a = self.in_register(a);
+                match self.direct(b) {
+                    Some(Direct::Constant(c)) => self.asm.test_constant(w, a.0, c),
+                    Some(Direct::Rm(rm)) => self.asm.test(w, a.0, rm),
+                    None => {
+                        let b = self.in_register(b);
+                        self.asm.test(w, a.0, b.0);
+                        self.release_if(b);
+                    }
+                }
+                return self.release_if(a);
+            }
+        }
+        // The result is in the destination, if there is one.
+        if self.committed && self.word & 31 != 31 {
+            let n = (self.word & 31) as u8;
+            match frame::home(n) {
+                Some(reg) => self.asm.test(w, reg, reg),
+                None => self.asm.alu_constant(Alu::Cmp, w, frame::general(n), 0),
+            }
+            return;
+        }
+        let t = self.take();
+        self.evaluate(value, t);
+        self.asm.test(w, t, t);
+        self.release(t);
+    }
+
+    /// Flags from bits 31:28 of a register, which is changed.
+    fn flags_from(&mut self, reg: Reg) {
+        // N, Z to bits 15, 14; C to bit 8, inverted; V to bit 0.
+        self.asm.load(false, RAX, reg);
+        self.asm.shift(ShiftOp::Shr, false, RAX, 16);
+        self.asm.alu_constant(Alu::And, false, RAX, 0xc000);
+        let t = self.take();
+        self.asm.load(false, t, reg);
+        self.asm.shift(ShiftOp::Shr, false, t, 21);
+        self.asm.alu_constant(Alu::And, false, t, 0x100);
+        self.asm.alu_constant(Alu::Xor, false, t, 0x100);
+        self.asm.alu(Alu::Or, false, RAX, t);
+        self.asm.shift(ShiftOp::Shr, false, reg, 28);
+        self.asm.alu_constant(Alu::And, false, reg, 1);
+        self.asm.alu(Alu::Or, false, RAX, reg);
+        self.asm.store(2, frame::FLAGS, RAX);
+        self.release(t);
+        self.asm.flags_changed = true;
+    }
+
+    /// NZCV in bits 31:28 of a register.
+    pub(super) fn flags_to_register(&mut self) -> Value {
+        let to = self.take();
+        let t = self.take();
+        self.asm.load_zero_extended(2, to, frame::FLAGS);
+        self.asm.load(false, t, to);
+        self.asm.load(false, RAX, to);
+        self.asm.alu_constant(Alu::And, false, to, 0xc000);
+        self.asm.shift(ShiftOp::Shl, false, to, 16);
+        self.asm.alu_constant(Alu::And, false, t, 0x100);
+        self.asm.alu_constant(Alu::Xor, false, t, 0x100);
+        self.asm.shift(ShiftOp::Shl, false, t, 21);
+        self.asm.alu(Alu::Or, false, to, t);
+        self.asm.alu_constant(Alu::And, false, RAX, 1);
+        self.asm.shift(ShiftOp::Shl, false, RAX, 28);
+        self.asm.alu(Alu::Or, false, to, RAX);
+        self.release(t);
+        self.node(Node::Register(to))
+    }
+
+    // ---- registers
+
+    /// Writes a guest register.
+    pub(super) fn write_general(&mut self, n: u8, value: Value) {
+        if self.failed.is_some() {
+            return;
+        }
+        self.committed = true;
+        if n == 31 {
+            let moved = match self.get(value) {
+                Node::Guest(31, _) => true,
+                Node::Binary(Binary::Add | Binary::Sub, Width::W64, a, b) => {
+                    matches!(self.get(a), Node::Guest(31, _))
+                        && self.constant_of(b).is_some_and(|c| c % 16 == 0)
+                }
+                _ => false,
+            };
+            self.stack_is_aligned &= moved;
+        }
+        match frame::home(n) {
+            Some(reg) => self.evaluate(value, reg),
+            None => {
+                let to = frame::general(n);
+                match self.direct(value) {
+                    Some(Direct::Constant(c)) => self.asm.store_constant(8, to, c),
+                    Some(Direct::Rm(Rm::Mem(mem))) if mem == to => {}
+                    _ => {
+                        let reg = self.in_register(value);
+                        self.asm.store(8, to, reg.0);
+                        self.release_if(reg);
+                    }
+                }
+            }
+        }
+        self.epochs[usize::from(n)] += 1;
+        // A value that is not to be computed again is from now on the register's.
+        if matches!(self.get(value), Node::Read { .. }) {
+            self.nodes[usize::from(value.0)] = Node::Guest(n, self.epochs[usize::from(n)]);
+        }
+    }
+
+    // ---- memory
+
+    /// The label to go to for the interpreter to execute the instruction.
+    fn slow_label(&mut self) -> Label {
+        match self.slow {
+            Some((from, _)) => from,
+            None => {
+                let labels = (self.asm.label(), self.asm.label());
+                self.slow = Some(labels);
+                labels.0
+            }
+        }
+    }
+
+    /// Looks a span of memory up in the TLB: the host address, in a register of its own.
+    pub(super) fn look_up(&mut self, address: Value, access: Access, align: Option<u8>) -> Place {
+        use cpu::AccessKind;
+        if self.accessed || self.committed {
+            self.fail("second access");
+        }
+        self.accessed = true;
+        if self.failed.is_some() {
+            return Place(RAX);
+        }
+        let slow = self.slow_label();
+        if access.sp_base && self.key.sp_align_check && !self.stack_is_aligned {
+            let sp = frame::home(31).unwrap_or(RAX);
+            self.asm.test_byte(sp, 15);
+            self.asm.jcc(Cc::Ne, slow);
+            self.stack_is_aligned = true;
+        }
+        let address = self.in_register(address);
+        if let Some(align) = align
+            && align > 1
+        {
+            self.asm.test_byte(address.0, align - 1);
+            self.asm.jcc(Cc::Ne, slow);
+        }
+        let layout = &Layout::THIS;
+        let entry = self.take();
+        let page = self.take();
+        // The entry's place in the array: bits of the page's number times its size.
+        let size_bits = layout.entry.trailing_zeros() as u8;
+        self.asm.load(false, entry, address.0);
+        self.asm.shift(ShiftOp::Shr, false, entry, 12 - size_bits);
+        let mask = ((layout.count - 1) << size_bits) as i32;
+        self.asm.alu_constant(Alu::And, false, entry, mask);
+        let set = if access.unprivileged {
+            frame::USER
+        } else {
+            frame::DATA
+        };
+        self.asm.alu(Alu::Add, true, entry, set);
+        // The page of the last byte: of another page than the first, it does not match this entry.
+        if access.bytes > 1 {
+            let last = i32::from(access.bytes) - 1;
+            self.asm.lea(true, page, Mem::at(address.0, last));
+        } else {
+            self.asm.load(true, page, address.0);
+        }
+        self.asm.alu_constant(Alu::And, true, page, -4096);
+        let tag = match access.kind {
+            AccessKind::Read => layout.read,
+            AccessKind::Write | AccessKind::ReadWrite => layout.write,
+        };
+        let field = |offset: usize| Mem::at(entry, (layout.entries + offset) as i32);
+        self.asm.alu(Alu::Cmp, true, page, field(tag));
+        self.asm.jcc(Cc::Ne, slow);
+        self.asm.load(true, page, field(layout.addend));
+        self.asm.alu(Alu::Add, true, page, address.0);
+        self.release_if(address);
+        self.release(entry);
+        self.place = page;
+        Place(page)
+    }
+
+    // ---- ways out
+
+    /// A jump to an offset from the page's address, at the end of a block or out of line.
+    fn leave_to(&mut self, to: i64) {
+        if (0..0x1000).contains(&to) {
+            // Patched when linked. Until then it goes to the next instruction, which is the stub.
+            let at = self.asm.at() as u32 + 1;
+            let stub = at + 4;
+            self.asm.jmp_to(self.asm.origin + self.asm.at() + 5);
+            self.link_stub(Exit {
+                at,
+                stub,
+                to: to as u32,
+            });
+        } else {
+            self.asm.load(true, RAX, frame::PAGE);
+            match i32::try_from(to) {
+                Ok(to) => self.asm.alu_constant(Alu::Add, true, RAX, to),
+                Err(_) => {
+                    self.asm.constant(RCX, to as u64);
+                    self.asm.alu(Alu::Add, true, RAX, RCX);
+                }
+            }
+            self.jump_indirect();
+        }
+    }
+
+    fn link_stub(&mut self, exit: Exit) {
+        // The number of the exit is filled in when the block is placed.
+        self.asm.bytes.push(0xbe); // mov esi, exit
+        let number = self.exits.len() as u32;
+        self.asm.bytes.extend_from_slice(&number.to_le_bytes());
+        self.asm.jmp_to(self.thunks.link);
+        self.exits.push(exit);
+    }
+
+    /// Jumps to the guest address in RAX, if it is in the jump cache and nothing wants attention.
+    pub(super) fn jump_indirect(&mut self) {
+        let miss = self.thunks.indirect;
+        let asm = &mut self.asm;
+        let entry = size_of::<frame::Jump>();
+        asm.load(false, RCX, RAX);
+        // Instructions are 4 bytes, entries 32.
+        asm.shift(ShiftOp::Shl, false, RCX, (entry / 4).trailing_zeros() as u8);
+        asm.alu_constant(Alu::And, false, RCX, ((frame::JUMPS - 1) * entry) as i32);
+        asm.alu(Alu::Add, true, RCX, frame::JUMP_CACHE);
+        asm.alu(Alu::Cmp, true, RAX, Mem::at(RCX, 0));
+        asm.jcc_to(Cc::Ne, miss);
+        asm.load(true, RDX, frame::CONTEXT);
+        asm.alu(Alu::Cmp, true, RDX, Mem::at(RCX, 8));
+        asm.jcc_to(Cc::Ne, miss);
+        asm.load(true, RDX, frame::PENDING);
+        asm.alu_constant(Alu::Cmp, false, Mem::at(RDX, 0), 0);
+        asm.jcc_to(Cc::Ne, miss);
+        asm.alu_constant(Alu::And, true, RAX, -4096);
+        asm.store(8, frame::PAGE, RAX);
+        asm.jmp_indirect(Mem::at(RCX, 16));
+    }
+
+    /// Leaves the block for an offset, polling if that is backwards.
+    fn go_to(&mut self, from: u32, to: i64) {
+        if to <= i64::from(from) && to >= 0 {
+            let attend = self.asm.label();
+            self.asm.load(true, RAX, frame::PENDING);
+            self.asm.alu_constant(Alu::Cmp, false, Mem::at(RAX, 0), 0);
+            self.asm.jcc(Cc::Ne, attend);
+            self.stubs.push(Stub::Attend { from: attend, to });
+        }
+        self.leave_to(to);
+    }
+
+    /// A conditional branch out of the block, which goes on after it.
+    pub(super) fn branch(&mut self, cond: Cond, to: i64) {
+        let cc = self.condition_code(cond);
+        if self.failed.is_some() {
+            return;
+        }
+        let keep = self.asm.flags_changed;
+        if to <= i64::from(self.offset) && to >= 0 {
+            let over = self.asm.label();
+            self.asm.jcc(cc.not(), over);
+            self.go_to(self.offset, to);
+            self.asm.bind(over);
+        } else {
+            let from = self.asm.label();
+            self.asm.jcc(cc, from);
+            self.stubs.push(Stub::Exit { from, to });
+        }
+        self.asm.flags_changed = keep;
+    }
+
+    /// Ends the block after the instruction before `next`, and emits what is out of line.
+    pub fn finish(&mut self, next: u32) {
+        match self.end.take() {
+            Some(End::Jump(to)) => self.go_to(self.offset, to),
+            Some(End::Indirect) => {}
+            None => self.leave_to(next.into()),
+        }
+        for stub in std::mem::take(&mut self.stubs) {
+            match stub {
+                Stub::Interpret {
+                    from,
+                    back,
+                    word,
+                    offset,
+                    cause,
+                } => {
+                    self.asm.bind(from);
+                    self.call_interpreter(word, offset, cause);
+                    self.asm.jmp(back);
+                }
+                Stub::Exit { from, to } => {
+                    self.asm.bind(from);
+                    self.leave_to(to);
+                }
+                Stub::Attend { from, to } => {
+                    self.asm.bind(from);
+                    self.asm.load(true, RAX, frame::PAGE);
+                    self.asm.alu_constant(Alu::Add, true, RAX, to as i32);
+                    self.asm.jmp_to(self.thunks.indirect);
+                }
+                Stub::Function {
+                    from,
+                    back,
+                    operation,
+                    function,
+                    operands,
+                    result,
+                } => {
+                    self.asm.bind(from);
+                    self.call_vector_function(operation, function, operands);
+                    self.load_vector_from(result, frame::RESULT);
+                    self.asm.jmp(back);
+                }
+            }
+        }
+        self.asm.finish();
+    }
+
+    /// Calls a function with the machine and up to two values; the result is in RAX. Only values in slots survive.
+    pub(super) fn call(&mut self, function: usize, arguments: &[Value]) -> Value {
+        if self.busy != 0 {
+            self.fail("a call in the middle");
+        }
+        for (&value, reg) in arguments.iter().zip([RSI, RDX, RCX]) {
+            self.take_this(reg);
+            self.evaluate(value, reg);
+        }
+        self.busy = 0;
+        self.asm.lea(true, RDI, frame::MACHINE);
+        self.asm.constant(RAX, function as u64);
+        self.asm.call_to(self.thunks.call);
+        self.asm.flags_changed = true;
+        if self.next_slot >= frame::SLOTS {
+            self.fail("out of slots");
+            self.next_slot = 0;
+        }
+        let slot = self.next_slot;
+        self.next_slot += 1;
+        self.asm.store(8, frame::slot(slot), RAX);
+        self.node(Node::Slot(slot))
+    }
+}

@@ -1,0 +1,196 @@
+//! What generated code works on, and how it reaches it.
+//!
+//! RBP points into the middle of the state's general registers, so that all of them are within reach of a short
+//! displacement. Some guest registers live in host registers all the time that generated code runs ([`home`]); the others
+//! live in [`State`].
+
+use std::mem::offset_of;
+use std::sync::atomic::AtomicU32;
+
+use cpu::{Interpreter, Layout, State};
+
+use super::assembler::{
+    Mem, R8, R9, R10, R11, R12, R13, R14, R15, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Reg,
+};
+
+/// What RBP is beyond the start of the state.
+const BIAS: usize = 128;
+
+/// Guest registers with a host register, 31 being the stack pointer.
+pub const PINNED: [(u8, Reg); 9] = [
+    (0, RBX),
+    (1, R12),
+    (2, R13),
+    (3, R14),
+    (4, R15),
+    (5, R8),
+    (31, R9),
+    (19, R10),
+    (20, R11),
+];
+
+/// Those of them that a call does not keep.
+pub const LOST_IN_CALLS: [(u8, Reg); 4] = [(5, R8), (31, R9), (19, R10), (20, R11)];
+
+/// Registers for temporaries. RAX is beside these: for flags, and where instructions want it.
+pub const SCRATCH: [Reg; 4] = [RSI, RDI, RDX, RCX];
+
+/// Eight-byte slots on the stack for temporaries, and sixteen-byte ones above them.
+pub const SLOTS: u8 = 16;
+pub const VECTOR_SLOTS: u8 = 16;
+/// Bytes of stack that generated code has.
+pub const STACK: i32 = 8 * SLOTS as i32 + 16 * VECTOR_SLOTS as i32;
+
+pub fn slot(i: u8) -> Mem {
+    Mem::at(RSP, 8 * i32::from(i))
+}
+
+pub fn vector_slot(i: u8) -> Mem {
+    Mem::at(RSP, 8 * i32::from(SLOTS) + 16 * i32::from(i))
+}
+
+/// The host register of a guest register.
+pub fn home(n: u8) -> Option<Reg> {
+    PINNED.iter().find(|p| p.0 == n).map(|p| p.1)
+}
+
+/// Entries of the jump cache.
+pub const JUMPS: usize = 2048;
+
+/// Where code is, by virtual address.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct Jump {
+    pub pc: u64,
+    /// [`Frame::context`] that this holds in.
+    pub context: u64,
+    pub code: u64,
+    pub padding: u64,
+}
+
+/// What generated code needs beside the state.
+#[repr(C, align(16))]
+pub struct Frame {
+    /// Operands and result of an operation that a function performs.
+    pub operands: [u128; 3],
+    pub result: u128,
+    /// The virtual address of the page that executes.
+    pub page: u64,
+    /// Not zero: something wants attention.
+    pub pending: *const AtomicU32,
+    pub jumps: *const Jump,
+    /// Names what the meaning of virtual addresses depends on. Never 0.
+    pub context: u64,
+    /// The flags as the host has them after a subtraction: OF in bit 0; SF, ZF, and the inverse of C in bits 15, 14, 8.
+    pub flags: u32,
+    /// MXCSR for generated code, and where it is stored.
+    pub mxcsr_start: u32,
+    pub mxcsr: u32,
+}
+
+/// A processor and its frame.
+#[repr(C)]
+pub struct Machine {
+    pub interpreter: Interpreter,
+    pub frame: Frame,
+    /// Everything that only functions use.
+    pub side: super::translator::Side,
+}
+
+const STATE: usize = offset_of!(Machine, interpreter) + Layout::THIS.state;
+
+const fn in_machine(offset: usize) -> Mem {
+    Mem::at(RBP, (offset as isize - (STATE + BIAS) as isize) as i32)
+}
+
+const fn in_state(offset: usize) -> Mem {
+    in_machine(STATE + offset)
+}
+
+macro_rules! frame_field {
+    ($field:ident) => {
+        in_machine(offset_of!(Machine, frame) + offset_of!(Frame, $field))
+    };
+}
+pub const OPERANDS: Mem = frame_field!(operands);
+pub const RESULT: Mem = frame_field!(result);
+pub const PAGE: Mem = frame_field!(page);
+pub const PENDING: Mem = frame_field!(pending);
+pub const JUMP_CACHE: Mem = frame_field!(jumps);
+pub const CONTEXT: Mem = frame_field!(context);
+pub const FLAGS: Mem = frame_field!(flags);
+pub const MXCSR_START: Mem = frame_field!(mxcsr_start);
+pub const MXCSR: Mem = frame_field!(mxcsr);
+
+/// The pointers to the TLB sets.
+pub const DATA: Mem = in_machine(offset_of!(Machine, interpreter) + Layout::THIS.data);
+pub const USER: Mem = in_machine(offset_of!(Machine, interpreter) + Layout::THIS.user);
+
+/// The machine's address, as an operand of LEA.
+pub const MACHINE: Mem = in_machine(0);
+
+/// What RBP is to be.
+pub fn base(machine: *mut Machine) -> usize {
+    machine as usize + STATE + BIAS
+}
+
+/// A guest register's place in memory.
+pub fn general(n: u8) -> Mem {
+    in_state(offset_of!(State, x) + 8 * usize::from(n))
+}
+
+pub fn vector(n: u8) -> Mem {
+    in_state(offset_of!(State, v) + 16 * usize::from(n))
+}
+
+macro_rules! state_field {
+    ($($name:ident $field:ident $index:expr;)*) => {
+        $(pub const $name: Mem = in_state(offset_of!(State, $field) + 8 * $index);)*
+    };
+}
+
+state_field! {
+    SP_EL0 sp 0;
+    ELR_EL1 elr 1;
+    SPSR_EL1 spsr 1;
+    ESR_EL1 esr 1;
+    FAR_EL1 far 1;
+    TPIDR_EL0 tpidr 0;
+    TPIDR_EL1 tpidr 1;
+    TPIDRRO_EL0 tpidrro_el0 0;
+    SCTLR_EL1 sctlr 1;
+    TTBR0_EL1 ttbr0 1;
+    TTBR1_EL1 ttbr1 1;
+    VBAR_EL1 vbar 1;
+}
+
+/// NZCV in bits 31:28 as [`Frame::flags`] has it.
+pub fn flags_to_host(nzcv: u32) -> u32 {
+    let bit = |from: u32, to: u32| (nzcv >> from & 1) << to;
+    bit(31, 15) | bit(30, 14) | (bit(29, 8) ^ 1 << 8) | bit(28, 0)
+}
+
+/// The other way.
+pub fn flags_from_host(flags: u32) -> u32 {
+    let bit = |from: u32, to: u32| (flags >> from & 1) << to;
+    bit(15, 31) | bit(14, 30) | (bit(8, 29) ^ 1 << 29) | bit(0, 28)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_go_both_ways() {
+        for nzcv in 0..16 {
+            assert_eq!(flags_from_host(flags_to_host(nzcv << 28)), nzcv << 28);
+        }
+    }
+
+    #[test]
+    fn general_registers_are_near() {
+        assert_eq!(general(0).disp, -128);
+        assert_eq!(general(31).disp, 120);
+        assert_eq!(vector(0).disp % 16, 0);
+    }
+}

@@ -1,0 +1,133 @@
+//! Code that all blocks share: the way in, the ways out, and calls of functions.
+//!
+//! Between instructions, generated code has the guest's pinned registers in host registers, its flags in
+//! [`frame::FLAGS`], and everything else in the state. Functions that may look at, or change, any of the state are
+//! called with all of it there; they answer where execution goes on, or 0 to leave generated code.
+
+use super::assembler::{
+    Alu, Assembler, Cc, R12, R13, R14, R15, RAX, RBP, RBX, RDI, RDX, RSI, RSP, Reg,
+};
+use super::emitter::Thunks;
+use super::frame;
+
+/// What thunks call: addresses of functions.
+pub struct Functions {
+    pub link: usize,
+    pub indirect: usize,
+    pub interpret: usize,
+}
+
+/// Registers that a C function keeps, in the order they are pushed.
+const SAVED: [Reg; 6] = [RBX, RBP, R12, R13, R14, R15];
+/// So that the stack is aligned to 16 in generated code.
+const FRAME: i32 = frame::STACK + 8;
+
+/// Emits the thunks at an address: their code, and where each is.
+pub fn emit(origin: usize, functions: &Functions) -> (Vec<u8>, Thunks) {
+    let mut asm = Assembler::default();
+    asm.restart(origin);
+    let mut thunks = Thunks::default();
+    let here = |asm: &Assembler| origin + asm.at();
+
+    // extern "C" fn(base: *mut u8, code: usize)
+    thunks.enter = here(&asm);
+    for reg in SAVED {
+        asm.push(reg);
+    }
+    asm.alu_constant(Alu::Sub, true, RSP, FRAME);
+    asm.load(true, RBP, RDI);
+    load_state(&mut asm);
+    asm.jmp_indirect(RSI);
+
+    thunks.leave = here(&asm);
+    asm.alu_constant(Alu::Add, true, RSP, FRAME);
+    for reg in SAVED.into_iter().rev() {
+        asm.pop(reg);
+    }
+    asm.ret();
+
+    // RSI: the exit's number.
+    thunks.link = here(&asm);
+    go_by(&mut asm, functions.link, thunks.leave);
+
+    // RAX: the guest address, less that of the page.
+    thunks.dead = here(&asm);
+    asm.alu(Alu::Add, true, RAX, frame::PAGE);
+    // RAX: the guest address.
+    thunks.indirect = here(&asm);
+    asm.load(true, RSI, RAX);
+    go_by(&mut asm, functions.indirect, thunks.leave);
+
+    // Called with RSI: the instruction; RDX: its offset in the page, and why.
+    thunks.interpret = here(&asm);
+    save_state(&mut asm);
+    asm.alu_constant(Alu::Sub, true, RSP, 8);
+    asm.lea(true, RDI, frame::MACHINE);
+    asm.constant(RAX, functions.interpret as u64);
+    asm.call_indirect(RAX);
+    asm.alu_constant(Alu::Add, true, RSP, 8);
+    let (elsewhere, leave) = (asm.label(), asm.label());
+    asm.alu_constant(Alu::Cmp, true, RAX, 1);
+    asm.jcc(Cc::Ne, elsewhere);
+    load_state(&mut asm);
+    asm.ret();
+    asm.bind(elsewhere);
+    asm.pop(RDX);
+    asm.test(true, RAX, RAX);
+    asm.jcc(Cc::E, leave);
+    load_state(&mut asm);
+    asm.jmp_indirect(RAX);
+    asm.bind(leave);
+    asm.jmp_to(thunks.leave);
+
+    // Called with RAX: the function, which looks at vector registers and the frame only.
+    thunks.call = here(&asm);
+    for (n, reg) in frame::LOST_IN_CALLS {
+        asm.store(8, frame::general(n), reg);
+    }
+    asm.alu_constant(Alu::Sub, true, RSP, 8);
+    asm.call_indirect(RAX);
+    asm.alu_constant(Alu::Add, true, RSP, 8);
+    for (n, reg) in frame::LOST_IN_CALLS {
+        asm.load(true, reg, frame::general(n));
+    }
+    asm.ret();
+
+    asm.finish();
+    (asm.bytes, thunks)
+}
+
+/// Goes on where a function of the machine and RSI says.
+fn go_by(asm: &mut Assembler, function: usize, leave: usize) {
+    save_state(asm);
+    asm.lea(true, RDI, frame::MACHINE);
+    asm.constant(RAX, function as u64);
+    asm.call_indirect(RAX);
+    asm.test(true, RAX, RAX);
+    asm.jcc_to(Cc::E, leave);
+    load_state(asm);
+    asm.jmp_indirect(RAX);
+}
+
+fn save_state(asm: &mut Assembler) {
+    for (n, reg) in frame::PINNED {
+        asm.store(8, frame::general(n), reg);
+    }
+    asm.store_mxcsr(frame::MXCSR);
+}
+
+fn load_state(asm: &mut Assembler) {
+    for (n, reg) in frame::PINNED {
+        asm.load(true, reg, frame::general(n));
+    }
+    asm.load_mxcsr(frame::MXCSR_START);
+}
+
+/// What is put at the start of code that is not to be executed any more: goes where it would go.
+pub fn dead(origin: usize, offset: u32, thunks: &Thunks) -> Vec<u8> {
+    let mut asm = Assembler::default();
+    asm.restart(origin);
+    asm.constant(RAX, offset.into());
+    asm.jmp_to(thunks.dead);
+    asm.bytes
+}

@@ -1,0 +1,404 @@
+//! A processor that executes generated code.
+#![allow(unsafe_code)] // generated code, and the machine's pointer that it passes on
+
+use std::io;
+use std::marker::PhantomData;
+
+use cpu::{Core, Exit, Flow, Interpreter, Key, State, World};
+
+use super::cache::{BlockId, Cache, ExitId};
+use super::emitter::{BLOCK, Emitter};
+use super::frame::{self, Frame, JUMPS, Jump, Machine};
+use super::thunks;
+use crate::{Counters, Options};
+
+/// MXCSR with every exception masked, rounding to nearest: its value at the start of a program.
+const MXCSR: u32 = 0x1f80;
+/// Keys with a number, at most.
+const KEYS: usize = 0x1000;
+
+/// What only functions use.
+pub struct Side {
+    pub cache: Cache,
+    pub emitter: Emitter,
+    jumps: Box<[Jump; JUMPS]>,
+    /// Keys that code was made for, by their number.
+    keys: Vec<Key>,
+    present: Option<Present>,
+    /// Code of EL1 was found through an entry that is not global: where it is depends on the ASID.
+    local_kernel: bool,
+    /// What the cache was filled under.
+    map_generation: u64,
+    evictions: u64,
+    /// Of [`Present::key`].
+    pub key: u16,
+    pub counters: Counters,
+    /// Instructions in a block, at most.
+    pub limit: usize,
+    /// Execution leaves after a block.
+    stepping: bool,
+}
+
+/// What the meaning of addresses of code depends on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Present {
+    key: Key,
+    asid: u16,
+    changes: u64,
+}
+
+/// One processor, executing by generated code.
+pub struct Translator {
+    machine: Box<Machine>,
+}
+
+impl Translator {
+    /// Executes `core`'s instructions, with a code cache of `options.cache` bytes.
+    pub fn new(core: Core, options: &Options) -> io::Result<Translator> {
+        let functions = thunks::Functions {
+            link: link as *const () as usize,
+            indirect: indirect as *const () as usize,
+            interpret: interpret as *const () as usize,
+        };
+        let cache = Cache::new(options.cache, &functions)?;
+        let jumps = vec![Jump::default(); JUMPS].into_boxed_slice();
+        let jumps: Box<[Jump; JUMPS]> = jumps
+            .try_into()
+            .map_err(|_| io::Error::other("the jump cache has another size"))?;
+        let interpreter = Interpreter::new(core);
+        let mut emitter = Emitter::new(options.features);
+        emitter.thunks = *cache.thunks();
+        let frame = Frame {
+            operands: [0; 3],
+            result: 0,
+            page: 0,
+            pending: interpreter.pending(),
+            jumps: jumps.as_ptr(),
+            context: 1,
+            flags: 0,
+            mxcsr_start: MXCSR,
+            mxcsr: MXCSR,
+        };
+        Ok(Translator {
+            machine: Box::new(Machine {
+                interpreter,
+                frame,
+                side: Side {
+                    cache,
+                    emitter,
+                    jumps,
+                    keys: Vec::new(),
+                    present: None,
+                    local_kernel: false,
+                    map_generation: 0,
+                    evictions: 0,
+                    key: 0,
+                    counters: Counters::default(),
+                    limit: BLOCK,
+                    stepping: false,
+                },
+            }),
+        })
+    }
+
+    /// The interpreter whose processor this is.
+    pub fn interpreter(&self) -> &Interpreter {
+        &self.machine.interpreter
+    }
+
+    /// The same, to change between runs.
+    pub fn interpreter_mut(&mut self) -> &mut Interpreter {
+        &mut self.machine.interpreter
+    }
+
+    /// What was done so far.
+    pub fn counters(&self) -> &Counters {
+        &self.machine.side.counters
+    }
+
+    /// Executes until something ends the run.
+    pub fn run(&mut self, world: &dyn World) -> Exit {
+        self.limit_blocks(BLOCK);
+        let mut execution = Execution::start(&mut self.machine, world);
+        loop {
+            if let Some(exit) = execution.turn() {
+                return exit;
+            }
+        }
+    }
+
+    /// Executes one instruction, by a block of its own, or takes one exception or interrupt that is due in its place.
+    pub fn step(&mut self, world: &dyn World) -> Option<Exit> {
+        self.limit_blocks(1);
+        Execution::start(&mut self.machine, world).turn()
+    }
+
+    fn limit_blocks(&mut self, limit: usize) {
+        let side = &mut self.machine.side;
+        if side.limit != limit {
+            side.limit = limit;
+            side.cache.clear();
+            side.jumps.fill(Jump::default());
+        }
+    }
+}
+
+/// A run, which ends however it is left.
+struct Execution<'a> {
+    machine: *mut Machine,
+    enter: unsafe extern "C" fn(usize, usize),
+    /// The machine and the world are borrowed for as long.
+    borrows: PhantomData<(&'a mut Machine, &'a dyn World)>,
+}
+
+impl<'a> Execution<'a> {
+    fn start(machine: &'a mut Machine, world: &'a dyn World) -> Execution<'a> {
+        listen(&machine.interpreter, world);
+        let enter = machine.side.cache.thunks().enter;
+        // SAFETY: the thunk is a C function of those arguments.
+        let enter =
+            unsafe { std::mem::transmute::<usize, unsafe extern "C" fn(usize, usize)>(enter) };
+        // SAFETY: `drop` ends the run, within the borrow of the world.
+        unsafe { machine.interpreter.start_run(world) };
+        Execution {
+            machine,
+            enter,
+            borrows: PhantomData,
+        }
+    }
+
+    /// Sees to what is to be seen to, and executes generated code until it leaves.
+    fn turn(&mut self) -> Option<Exit> {
+        // SAFETY: the machine is borrowed, and generated code, which reaches it too, is left.
+        let machine = unsafe { &mut *self.machine };
+        if let Some(exit) = machine.interpreter.poll() {
+            return Some(exit);
+        }
+        if machine.interpreter.debug() {
+            return None;
+        }
+        machine.side.stepping = false;
+        let block = machine.next()?;
+        machine.side.stepping = machine.side.limit == 1;
+        let code = machine.side.cache.address(block);
+        machine.side.counters.entries += 1;
+        machine.before_code();
+        let base = frame::base(self.machine);
+        // SAFETY: `code` is a block's, made for the present key and page; it and the functions it calls work on the
+        // machine, to which no reference is alive meanwhile.
+        unsafe { (self.enter)(base, code) };
+        None
+    }
+}
+
+impl Drop for Execution<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the machine is borrowed, and generated code is left.
+        unsafe { (*self.machine).interpreter.end_run() };
+    }
+}
+
+/// Has writes to translated code told to every processor of the machine.
+fn listen(interpreter: &Interpreter, world: &dyn World) {
+    let marks = world.space().code();
+    if !marks.has_listener() {
+        let shared = interpreter.core().shared.clone();
+        // Another processor's may come first; it does the same.
+        marks.listen(Box::new(move |slot, lines| {
+            for signals in shared.processors() {
+                signals.forget_code(slot, lines);
+            }
+        }));
+    }
+}
+
+impl Machine {
+    /// After generated code, before anything looks at the state.
+    fn after_code(&mut self) {
+        let raised = self.frame.mxcsr & 0x3f;
+        let state: &mut State = self.interpreter.state();
+        state.nzcv = frame::flags_from_host(self.frame.flags);
+        // IE, ZE, OE, UE, PE to IOC, DZC, OFC, UFC, IXC. An operand that is not normal is nothing to tell.
+        state.fpsr |= raised & 1 | raised >> 1 & 0x1e;
+    }
+
+    /// Before generated code.
+    fn before_code(&mut self) {
+        self.frame.flags = frame::flags_to_host(self.interpreter.state().nzcv);
+        self.frame.mxcsr = MXCSR;
+    }
+
+    /// The block at the PC, made if there is none; `None` if something is to be seen to first, or an exception was taken
+    /// instead. Blocks may be forgotten in here.
+    fn next(&mut self) -> Option<BlockId> {
+        if self.interpreter.wants_attention()
+            || self.interpreter.core().debugging
+            || self.side.stepping
+        {
+            return None;
+        }
+        self.forget_stale();
+        let code = self.interpreter.code()?;
+        if !code.global && !self.side.local_kernel && self.interpreter.core().key().el != 0 {
+            self.side.local_kernel = true;
+            self.side.present = None;
+            self.side.jumps.fill(Jump::default());
+        }
+        self.refresh();
+        let pc = self.interpreter.state().pc;
+        self.frame.page = pc & !0xfff;
+        let offset = pc as u32 & 0xffc;
+        let key = self.side.key;
+        let known = self.side.cache.page(code.physical, key);
+        let known = known.and_then(|page| self.side.cache.at(page, offset));
+        let block = match known {
+            Some(block) => block,
+            None => self.translate(code, offset),
+        };
+        if self.side.evictions != self.side.cache.evictions {
+            self.side.evictions = self.side.cache.evictions;
+            self.side.jumps.fill(Jump::default());
+        }
+        if self.side.limit != 1 {
+            self.side.jumps[(pc >> 2) as usize % JUMPS] = Jump {
+                pc,
+                context: self.frame.context,
+                code: self.side.cache.address(block) as u64,
+                padding: 0,
+            };
+        }
+        Some(block)
+    }
+
+    /// Forgets code that was written, or that what is mapped may have changed under.
+    fn forget_stale(&mut self) {
+        let generation = self.interpreter.map_generation();
+        if generation != self.side.map_generation {
+            self.side.map_generation = generation;
+            self.side.cache.forget_foreign();
+        }
+        if self.interpreter.stale_code().is_empty() {
+            return;
+        }
+        for stale in std::mem::take(self.interpreter.stale_code()) {
+            match stale {
+                Some((slot, lines)) => self.side.cache.invalidate(slot, lines),
+                None => self.side.cache.clear(),
+            }
+        }
+    }
+
+    /// Finds the number of the present key, and the name of what addresses mean at present.
+    fn refresh(&mut self) {
+        let key = *self.interpreter.core().key();
+        let asid = if key.el == 0 || self.side.local_kernel {
+            self.interpreter.address_space()
+        } else {
+            0
+        };
+        let present = Present {
+            key,
+            asid,
+            changes: self.interpreter.translation_changes(),
+        };
+        if self.side.present == Some(present) {
+            return;
+        }
+        let same = |p: &Present| p.key == key;
+        if !self.side.present.as_ref().is_some_and(same) {
+            let number = self.side.keys.iter().position(|k| *k == key);
+            let number = number.unwrap_or_else(|| {
+                if self.side.keys.len() >= KEYS {
+                    // Numbers would go to other keys than they did.
+                    self.side.keys.clear();
+                    self.side.cache.clear();
+                }
+                self.side.keys.push(key);
+                self.side.keys.len() - 1
+            });
+            self.side.key = number as u16;
+        }
+        self.side.present = Some(present);
+        self.frame.context =
+            present.changes << 32 | u64::from(asid) << 16 | u64::from(self.side.key) << 1 | 1;
+        if present.changes as u32 == 0 {
+            // The count has gone round.
+            self.side.jumps.fill(Jump::default());
+        }
+    }
+
+    /// Where execution goes on from the state's PC: an address of code, or 0.
+    fn go(&mut self) -> usize {
+        match self.next() {
+            Some(block) => {
+                self.before_code();
+                self.side.cache.address(block)
+            }
+            None => 0,
+        }
+    }
+}
+
+/// An exit was taken that is not linked.
+extern "C" fn link(machine: *mut Machine, exit: u32) -> usize {
+    // SAFETY: generated code passes its machine, which nothing else accesses while that code runs.
+    let m = unsafe { &mut *machine };
+    m.after_code();
+    let exit = ExitId(exit);
+    let Some((page, to)) = m.side.cache.exit(exit) else {
+        return 0;
+    };
+    m.interpreter.state().pc = m.frame.page.wrapping_add(to.into());
+    let evictions = m.side.cache.evictions;
+    let Some(block) = m.next() else {
+        return 0;
+    };
+    if m.side.cache.evictions == evictions && m.side.cache.page_of(block) == Some(page) {
+        m.side.counters.links += 1;
+        m.side.cache.link(exit, block);
+    }
+    m.before_code();
+    m.side.cache.address(block)
+}
+
+/// A jump to an address that is not in the jump cache, or that something wants attention before.
+extern "C" fn indirect(machine: *mut Machine, target: u64) -> usize {
+    // SAFETY: as in `link`.
+    let m = unsafe { &mut *machine };
+    m.after_code();
+    m.interpreter.branch_to(target);
+    m.side.counters.lookups += 1;
+    m.go()
+}
+
+/// Executes an instruction by the interpreter. 1: generated code goes on after it.
+extern "C" fn interpret(machine: *mut Machine, word: u32, site: u32) -> usize {
+    // SAFETY: as in `link`.
+    let m = unsafe { &mut *machine };
+    m.after_code();
+    m.interpreter.state().pc = m.frame.page.wrapping_add(u64::from(site & 0xfff));
+    m.side.counters.fall_back(site >> 12);
+    if let Ok(Flow::Next) = m.interpreter.execute_word(word) {
+        if m.interpreter.stale_code().is_empty()
+            && !m.interpreter.wants_attention()
+            && m.still_here()
+        {
+            m.before_code();
+            return 1;
+        }
+        let state = m.interpreter.state();
+        state.pc = state.pc.wrapping_add(4);
+    }
+    m.go()
+}
+
+impl Machine {
+    /// Whether addresses mean what they did when the block was entered.
+    fn still_here(&self) -> bool {
+        self.side
+            .present
+            .as_ref()
+            .is_some_and(|p| p.changes == self.interpreter.translation_changes())
+            && self.interpreter.map_generation() == self.side.map_generation
+    }
+}
