@@ -273,7 +273,10 @@ impl Registers for Crb {
                 }
             }
             offset::CTRL_START if value & 1 != 0 => self.start(&mut state, locality),
-            offset::DATA_BUFFER.. if state.phase == Phase::Ready => {
+            // Linux gives one command after the other without asking for readiness between them: the first byte ends the
+            // response.
+            offset::DATA_BUFFER.. if matches!(state.phase, Phase::Ready | Phase::Completion) => {
+                state.phase = Phase::Ready;
                 let at = (at - offset::DATA_BUFFER) as usize;
                 if let Some(bytes) = state.buffer.get_mut(at..at + 4) {
                     let old = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
@@ -399,6 +402,27 @@ mod tests {
             command(&crb, &Fake::command(12)),
             crate::command::error(0x101)
         );
+    }
+
+    /// Linux asks for readiness once for several commands.
+    #[test]
+    fn commands_in_a_row() {
+        let (crb, fake) = crb();
+        write(&crb, 0x08, loc_ctrl::REQUEST_ACCESS);
+        write(&crb, 0x40, COMMAND_READY);
+        for size in [12, 30, 14] {
+            let sent = Fake::command(size);
+            for (n, byte) in sent.iter().enumerate() {
+                crb.write(Access::new(0x80 + n as u64, 1), u64::from(*byte));
+            }
+            write(&crb, 0x4c, 1);
+            wait(|| read(&crb, 0x4c) == 0);
+            assert_eq!(fake.took(), [(0, sent)]);
+            assert_eq!(crb.read(Access::new(0x85, 1)), size as u64);
+        }
+        // Nothing new: nothing is started.
+        write(&crb, 0x4c, 1);
+        assert_eq!(read(&crb, 0x4c), 0);
     }
 
     #[test]

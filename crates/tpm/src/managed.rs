@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -101,6 +102,8 @@ fn spawn(program: &Path, state: &Path, control: UnixStream) -> Result<Child, Bac
         .arg(format!("dir={}", state.display()))
         .arg("--ctrl")
         .arg(format!("type=unixio,clientfd={}", control.as_raw_fd()))
+        // Ctrl-C on our terminal is for us: the TPM ends in order, after the machine.
+        .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
