@@ -1,6 +1,7 @@
 //! Dormer: a virtual machine for Windows 11 on Arm and every other AArch64 UEFI system.
 
 mod disk;
+mod firmware;
 mod media;
 
 use std::process::ExitCode;
@@ -30,6 +31,9 @@ enum Command {
     },
     #[command(flatten)]
     Media(media::Command),
+    /// UEFI variables, and Secure Boot's keys.
+    #[command(subcommand)]
+    Firmware(firmware::Command),
 }
 
 fn main() -> ExitCode {
@@ -56,5 +60,12 @@ fn main() -> ExitCode {
         Command::Disk(disk) => disk::run(&disk),
         Command::System { arguments } => qemu::main("dormer system", &arguments),
         Command::Media(command) => media::run(command),
+        Command::Firmware(command) => match firmware::run(command) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("dormer firmware: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
     }
 }

@@ -61,3 +61,31 @@ pub fn firmware(suite: Suite, name: &str) -> Result<PathBuf> {
         suite.name()
     )
 }
+
+/// Microsoft's certificates for Secure Boot, out of the Python package `virt-firmware`: data, in a folder of the cache.
+pub fn certificates() -> Result<PathBuf> {
+    cache::once("certificates", |path| {
+        let folder = path.with_extension("download");
+        std::fs::create_dir_all(&folder)?;
+        let python = || std::process::Command::new("python3");
+        packages::run(
+            python()
+                .args(["-m", "pip", "download", "--quiet", "--no-deps", "--dest"])
+                .arg(&folder)
+                .arg("virt-firmware"),
+        )?;
+        let wheel = std::fs::read_dir(&folder)?
+            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+            .find(|path| path.extension().is_some_and(|e| e == "whl"))
+            .ok_or_else(|| anyhow::anyhow!("pip brought no wheel of virt-firmware"))?;
+        packages::run(
+            python()
+                .args(["-m", "zipfile", "-e"])
+                .arg(&wheel)
+                .arg(&folder),
+        )?;
+        std::fs::rename(folder.join("virt/firmware/certs/microsoft.com"), path)?;
+        std::fs::remove_dir_all(&folder)?;
+        Ok(())
+    })
+}

@@ -38,7 +38,10 @@ enum Task {
 
 fn main() -> Result<()> {
     match Arguments::parse().task {
-        Task::Setup => setup::run(setup::Purpose::Everything),
+        Task::Setup => {
+            setup::run(setup::Purpose::Everything)?;
+            guests::certificates().map(drop)
+        }
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),

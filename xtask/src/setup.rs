@@ -130,6 +130,18 @@ const TOOLS: &[Tool] = &[
         homebrew: Some("swtpm"),
     },
     Tool {
+        purpose: Purpose::Everything,
+        probe: "pip3",
+        debian: "python3-pip",
+        homebrew: Some("python"),
+    },
+    Tool {
+        purpose: Purpose::Everything,
+        probe: "sbsign",
+        debian: "sbsigntool",
+        homebrew: None,
+    },
+    Tool {
         purpose: Purpose::Look,
         probe: "chromium",
         debian: "chromium",

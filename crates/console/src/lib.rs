@@ -2,7 +2,7 @@
 //!
 //! - [`Display`] gathers screens and input devices; [`Viewer`] and [`Seat`] are a console's view of them.
 //! - [`keys`] knows keys by QEMU's names, X11 keysyms and XT scan codes, and how to type text.
-//! - [`vnc`] is an RFB server, [`web`] a page for browsers; [`screenshot`] writes pictures to files.
+//! - [`vnc`] is an RFB server, [`web`] a page for browsers, `window` a window; [`screenshot`] writes pictures to files.
 //! - [`serial`] puts serial lines on standard output, files, sockets and pseudo terminals.
 
 mod controls;
@@ -17,6 +17,8 @@ mod stream;
 
 pub mod vnc;
 pub mod web;
+#[cfg(feature = "window")]
+pub mod window;
 
 pub use controls::Controls;
 pub use display::Display;

@@ -6,6 +6,7 @@
 //! - [`fdt`]: the device tree.
 //! - [`loader`]: kernels without firmware, and what firmware is told of them.
 //! - [`images`]: where UEFI images are found on the host.
+//! - [`variables`]: the store that is flash 1, and Secure Boot's keys.
 //! - [`boot_order`]: devices by the names EDK II matches.
 
 pub mod acpi;
@@ -15,5 +16,6 @@ pub mod fdt;
 pub mod images;
 pub mod loader;
 pub mod smbios;
+pub mod variables;
 
 pub use board::Board;

@@ -53,6 +53,8 @@ pub struct Displays {
     pub chosen: bool,
     /// VNC servers, as `-vnc` has them.
     pub vnc: Vec<String>,
+    /// The window: the option as written, and what it asks for.
+    pub window: Option<(String, String)>,
     /// Web consoles: the options as written, for messages, and what they ask for.
     pub web: Vec<(String, console::web::WebOptions)>,
 }
@@ -789,13 +791,22 @@ fn display(displays: &mut Displays, value: &str) -> Result<(), Error> {
             displays.web.push((format!("-display {value}"), options));
             Ok(())
         }
-        "gtk" | "sdl" | "cocoa" | "spice-app" | "curses" | "egl-headless" | "dbus" => Err(
-            Error::new(format!("Dormer does not have the display '{kind}' yet"))
-                .hint("Use -display web, -display vnc=:1, or -display none"),
-        ),
+        "window" | "gtk" | "sdl" | "cocoa" => {
+            crate::window::check(rest)?;
+            displays.window = Some((format!("-display {value}"), rest.to_string()));
+            Ok(())
+        }
+        "default" if rest.is_empty() => {
+            displays.chosen = false;
+            Ok(())
+        }
+        "spice-app" | "curses" | "egl-headless" | "dbus" => Err(Error::new(format!(
+            "Dormer does not have the display '{kind}' yet"
+        ))
+        .hint("Use -display window, -display web, -display vnc=:1, or -display none")),
         _ => Err(
             Error::new(format!("Parameter 'type' does not accept value '{kind}'"))
-                .hint("Use -display web, -display vnc=:N, or -display none"),
+                .hint("Use -display window, -display web, -display vnc=:N, or -display none"),
         ),
     }
 }

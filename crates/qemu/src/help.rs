@@ -71,7 +71,9 @@ Network
   -object filter-dump,id=ID,netdev=ID,file=FILE[,maxlen=N][,queue=all|rx|tx]
 
 Screen, serial line, control
-  -display none|vnc=...          without it: VNC on the first free port of this host
+  -display window[,full-screen=on][,zoom-to-fit=off][,show-cursor=on][,window-close=off]
+                                 a window (gtk, sdl and cocoa mean it too); Ctrl-Alt-H in it lists its keys
+  -display none|vnc=...          without -display: a window if there is a display, else VNC on the first free port
   -display web[=[HOST]:PORT][,name=NAME]  a page for browsers, at the address printed
   -vnc [HOST]:N[,to=L][,password=on] | unix:PATH
   -serial stdio|mon:stdio|file:F|unix:F[,server=on]|tcp:H:P[,server=on]|pty|null|none
@@ -119,7 +121,7 @@ pub fn requested(given: &[Given]) -> Result<Option<String>, Error> {
                 Some(model) => catalog::describe(model),
                 None => continue,
             },
-            "display" => "Available display backend types:\nnone\nvnc\nweb\n".to_string(),
+            "display" => "Available display backend types:\nnone\nvnc\nweb\nwindow\n".to_string(),
             "audio" if value.contains("model=") => crate::sound::cards().to_string(),
             "audiodev" | "audio" => crate::sound::drivers(),
             "object" => "List of user creatable objects:\n  rng-builtin\n  rng-random\n  filter-dump\n".to_string(),

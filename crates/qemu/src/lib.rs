@@ -14,6 +14,7 @@ pub mod qmp;
 mod rtc;
 mod run;
 mod sound;
+mod window;
 
 use std::process::ExitCode;
 

@@ -18,6 +18,7 @@ use machine::{Board, BuildError, Machine};
 use crate::Error;
 use crate::command_line::{CommandLine, Displays};
 use crate::qmp;
+use crate::window::Window;
 
 /// Nobody listens to the UART.
 struct Silence;
@@ -80,11 +81,14 @@ pub fn run(program: &str, mut line: CommandLine) -> Result<(), Error> {
     for text in line.warnings.iter().chain(&board.notices()) {
         eprintln!("{program}: warning: {text}");
     }
+    // First of all, as without a display nothing is to start.
+    let window = window(&line.displays)?;
     let buttons = Arc::new(Buttons {
         name: line.machine.name.clone(),
         running: running.clone(),
     });
-    let _servers = screens(&board, &line.displays, &buttons)?;
+    let fallback = !line.displays.chosen && window.is_none();
+    let _servers = screens(&board, &line.displays, &buttons, fallback)?;
     let input = board.serial_input();
     control.wait().map_err(failed)?;
     let machine = Machine::start(board).map_err(failed)?;
@@ -98,7 +102,10 @@ pub fn run(program: &str, mut line: CommandLine) -> Result<(), Error> {
     }
     end_on_signals(&handle)?;
     control.serve(&handle).map_err(failed)?;
-    let cause = machine.wait();
+    let cause = match window {
+        Some(window) => window.wait(machine, buttons)?,
+        None => machine.wait(),
+    };
     control.finish();
     restore_terminal();
     tracing::info!("the machine ended: {}", cause.name());
@@ -157,6 +164,21 @@ fn serial(
         .map_err(|e| Error::new(e.to_string()).of(&format!("-serial {text}")))
 }
 
+/// The window asked for; without any display asked for, one if this host has a display.
+fn window(displays: &Displays) -> Result<Option<Window>, Error> {
+    match &displays.window {
+        Some((option, text)) => Window::new(text).map(Some).map_err(|e| e.of(option)),
+        None if !displays.chosen && crate::window::likely() => {
+            let window = Window::new("");
+            if let Err(error) = &window {
+                tracing::info!("no window: {error}");
+            }
+            Ok(window.ok())
+        }
+        None => Ok(None),
+    }
+}
+
 /// The machine, for consoles that have buttons for it. Before it runs they do nothing.
 struct Buttons {
     name: Option<String>,
@@ -212,8 +234,13 @@ struct Servers {
     web: Vec<WebServer>,
 }
 
-/// Starts the screens asked for; without any, VNC on the first free port of this host.
-fn screens(board: &Board, displays: &Displays, buttons: &Arc<Buttons>) -> Result<Servers, Error> {
+/// Starts the servers asked for; as a `fallback`, VNC on the first free port of this host.
+fn screens(
+    board: &Board,
+    displays: &Displays,
+    buttons: &Arc<Buttons>,
+    fallback: bool,
+) -> Result<Servers, Error> {
     let mut servers = Servers::default();
     let mut start = |mut options: VncOptions, option: &str| {
         options.name = buttons.name();
@@ -223,7 +250,7 @@ fn screens(board: &Board, displays: &Displays, buttons: &Arc<Buttons>) -> Result
         servers.vnc.push(server);
         Ok::<_, Error>(())
     };
-    if !displays.chosen {
+    if fallback {
         start(VncOptions::local(), "-display vnc")?;
     }
     for text in &displays.vnc {

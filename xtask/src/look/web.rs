@@ -25,14 +25,13 @@ pub fn run(program: &Path, output: &Path) -> Result<()> {
     )?;
     browser.click("#screen")?;
     browser.type_keys("echo typed-in-the-page\n")?;
-    machine.expect("typed-in-the-page", super::PATIENCE)?;
+    // The shell's echo is in pieces, with moves of the cursor between them: what is whole is what `echo` said.
     machine.expect("typed-in-the-page", super::PATIENCE)?;
     println!("keys        reached the shell");
 
     browser.click("#type")?;
     browser.evaluate("document.getElementById('text').value = 'echo \"Pasted (as keys)!\"\\n'")?;
     browser.click("#send")?;
-    machine.expect("Pasted (as keys)!", super::PATIENCE)?;
     machine.expect("Pasted (as keys)!", super::PATIENCE)?;
     println!("text        was typed");
 
@@ -68,7 +67,8 @@ pub fn run(program: &Path, output: &Path) -> Result<()> {
     )?;
     browser.evaluate("document.getElementById('field').focus()")?;
     browser.insert("echo by-phone")?;
-    machine.expect("by-phone", super::PATIENCE)?;
+    // Typed as fast as firmware takes it.
+    std::thread::sleep(Duration::from_secs(2));
     browser.type_keys("\n")?;
     machine.expect("by-phone", super::PATIENCE)?;
     println!("phone       typed by its keyboard's field");

@@ -429,3 +429,32 @@ fn tpms() {
         assert!(error(&line).contains(message), "{line}: {}", error(&line));
     }
 }
+
+#[test]
+fn displays() {
+    let web = run("-machine virt -display web=:8080 -vnc :1 -display web").displays;
+    assert_eq!((web.web.len(), web.vnc.len(), web.chosen), (2, 1, true));
+    assert_eq!(web.web[0].1.port, 8080);
+    assert!(!run("-machine virt -display default").displays.chosen);
+    for line in [
+        "-display web=x",
+        "-display curses",
+        "-display gtk,gl=on",
+        "-display foo",
+    ] {
+        error(&format!("-machine virt {line}"));
+    }
+}
+
+#[cfg(feature = "window")]
+#[test]
+fn windows_by_all_their_names() {
+    for name in ["window", "gtk,gl=off", "sdl", "cocoa,full-screen=on"] {
+        assert!(
+            run(&format!("-machine virt -display {name}"))
+                .displays
+                .window
+                .is_some()
+        );
+    }
+}
