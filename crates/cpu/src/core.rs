@@ -16,6 +16,7 @@ use aarch64::Extension;
 use crate::emit::{Flow, Key};
 use crate::exception::pstate;
 use crate::features::Features;
+use crate::hypervisor::{Event, Hypervisor};
 use crate::signals::Signals;
 use crate::state::State;
 
@@ -104,6 +105,8 @@ pub struct Core {
     pub(crate) reported: [Option<bool>; 3],
     /// What the clock was last armed for.
     pub(crate) armed: Option<u64>,
+    /// A model of what is beneath the guest, if there is one.
+    pub hypervisor: Option<Arc<dyn Hypervisor>>,
 }
 
 impl Core {
@@ -138,9 +141,17 @@ impl Core {
             stepping: false,
             reported: [None; 3],
             armed: None,
+            hypervisor: None,
         };
         core.refresh();
         core
+    }
+
+    /// Tells the hypervisor, which may end the run here.
+    pub(crate) fn beneath(&self, event: Event) {
+        if let Some(hypervisor) = &self.hypervisor {
+            hypervisor.event(event);
+        }
     }
 
     /// What is known of the surroundings of the next instruction.

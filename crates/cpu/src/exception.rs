@@ -5,6 +5,7 @@ use aarch64::esr::{self, abort, class, status};
 
 use crate::core::{Core, Exit, Taken};
 use crate::emit::Exception;
+use crate::hypervisor::Event;
 use crate::mmu::Fault;
 use crate::signals::{attention, line};
 use crate::world::{CallOutcome, World};
@@ -85,6 +86,7 @@ impl Core {
         far: Option<u64>,
         return_address: u64,
     ) -> Taken {
+        self.beneath(Event::Synchronous { class, iss, far });
         self.state.esr[1] = esr::syndrome(class, iss);
         if let Some(far) = far {
             self.state.far[1] = far;
@@ -137,6 +139,12 @@ impl Core {
     pub fn exception(&mut self, world: &dyn World, exception: Exception) {
         let is_call = matches!(exception, Exception::Hvc(_) | Exception::Smc(_));
         if is_call && self.state.el != 0 {
+            let (smc, immediate) = match exception {
+                Exception::Smc(immediate) => (true, immediate),
+                Exception::Hvc(immediate) => (false, immediate),
+                _ => (false, 0),
+            };
+            self.beneath(Event::Call { smc, immediate });
             self.advance_step();
             self.call(world);
         } else {

@@ -10,6 +10,7 @@ mod emit;
 pub mod exception;
 mod features;
 pub mod float;
+mod hypervisor;
 mod interpreter;
 pub mod mmu;
 mod pac;
@@ -31,6 +32,7 @@ pub use emit::{
 };
 pub use exception::DataAccess;
 pub use features::{FeatureError, Features, MODELS};
+pub use hypervisor::{Event, Hypervisor};
 pub use interpreter::{Code, Interpreter, Layout};
 pub use signals::Signals;
 pub use state::{Debug, Monitor, Pmu, State, Timers};

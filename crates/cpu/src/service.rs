@@ -7,6 +7,7 @@ use aarch64::esr::class;
 
 use crate::core::{Core, Done, Exit};
 use crate::emit::Flow;
+use crate::hypervisor::Event;
 use crate::signals::attention;
 use crate::tlbi::Invalidate;
 use crate::world::World;
@@ -95,6 +96,7 @@ impl Core {
                     return Err(self.take_synchronous(class::WFX, iss, None, self.state.pc));
                 }
                 if number == 3 {
+                    self.beneath(Event::WaitForInterrupt);
                     self.wait_for_interrupt(world, tlb);
                 } else {
                     self.wait_for_event(world, tlb);

@@ -110,7 +110,7 @@ impl Core {
 
     /// Recomputes the levels of the timers and the performance monitors, reports changes, and has the clock call at the
     /// next deadline.
-    pub(crate) fn update_timers(&mut self, world: &dyn World) {
+    pub fn update_timers(&mut self, world: &dyn World) {
         let counter = self.shared.counter();
         self.sync_pmu();
         let levels = [

@@ -71,6 +71,12 @@ impl Clock {
         self.shared.now()
     }
 
+    /// Nanoseconds of host time since the clock was made that were no guest time. It grows when the clock is started
+    /// again; counters of hardware that go on meanwhile are set back by as much.
+    pub fn stopped(&self) -> u64 {
+        self.shared.stopped.load(Ordering::SeqCst)
+    }
+
     /// Stops guest time; timers wait.
     pub fn stop(&self) {
         let _queue = self.shared.queue.lock();

@@ -33,6 +33,8 @@ unsafe impl Sync for RomDevice {}
 pub enum Mapping {
     /// Guest RAM at a host address. The memory must outlive the address space.
     Ram { host: usize },
+    /// Memory that cannot be written: a write finds nothing there.
+    ReadOnly { host: usize },
     /// Flash.
     Rom(Arc<RomDevice>),
     /// Device registers.
@@ -155,6 +157,12 @@ impl AddressSpace {
                 contiguous,
                 writable: true,
             },
+            Mapping::ReadOnly { .. } if write => return None,
+            Mapping::ReadOnly { host } => Found::Memory {
+                host: (host + offset as usize) as *mut u8,
+                contiguous,
+                writable: false,
+            },
             Mapping::Rom(rom) if !write && rom.array_mode.load(Ordering::Acquire) => {
                 Found::Memory {
                     host: rom.host.wrapping_add(offset as usize),
@@ -267,5 +275,16 @@ mod tests {
         assert_eq!(space.read(0, 0xfff, 1), None);
         assert!(space.unmap(0x1100));
         assert_eq!(space.read(0, 0x1104, 4), None);
+    }
+
+    #[test]
+    fn read_only_memory_takes_no_write() {
+        let bytes = [1u8, 2, 3, 4];
+        let space = AddressSpace::new();
+        let host = bytes.as_ptr() as usize;
+        space.map(0x1000, 4, Mapping::ReadOnly { host }).unwrap();
+        assert_eq!(space.read(0, 0x1000, 4), Some(0x0403_0201));
+        assert_eq!(space.write(0, 0x1000, 4, 0), None);
+        assert_eq!(bytes[0], 1);
     }
 }

@@ -101,6 +101,16 @@ impl Core {
             pan: false,
         };
         match self.translate(world.space(), address, request) {
+            // A hypervisor's tables do not map it.
+            Ok(found)
+                if self.hypervisor.is_some()
+                    && world.space().find(found.physical, false).is_none() =>
+            {
+                let fault = Fault {
+                    status: status::EXTERNAL,
+                };
+                Err(self.data_abort(fault, address, DataAccess::CacheMaintenance))
+            }
             Ok(found) => Ok(found.physical),
             Err(fault) => Err(self.data_abort(fault, address, DataAccess::CacheMaintenance)),
         }

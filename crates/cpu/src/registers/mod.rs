@@ -9,6 +9,7 @@ use crate::core::{Core, Done, Taken};
 use crate::debug::mdscr;
 use crate::emit::{Exception, Flow};
 use crate::exception::pstate;
+use crate::hypervisor::Event;
 use crate::world::World;
 
 /// SCTLR_EL1's controls of EL0.
@@ -57,6 +58,7 @@ impl Core {
         rt: u32,
     ) -> Result<u64, Taken> {
         self.permit(register, rt, true)?;
+        self.beneath(Event::ReadRegister { register, rt });
         match self.read_permitted(world, register) {
             Some(value) => Ok(value),
             None => {
@@ -79,6 +81,7 @@ impl Core {
         value: u64,
     ) -> Done {
         self.permit(register, rt, false)?;
+        self.beneath(Event::WriteRegister { register, rt });
         match self.write_permitted(world, register, value) {
             Some(flow) => Ok(flow),
             None => {
