@@ -10,11 +10,15 @@ use std::sync::Arc;
 
 pub use cpu::{CallOutcome, Clock, Features, State, World};
 
+pub mod hvf;
 pub mod jit;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+pub mod kvm;
 pub mod psci;
 mod translation;
 
 pub use translation::{Tier, Translation};
+pub mod regions;
 
 /// What a virtual machine is made of, as far as an engine is concerned.
 #[derive(Clone)]
@@ -28,26 +32,75 @@ pub struct Config {
     pub clock: device::Clock,
     /// How code is generated, where that is the engine's work.
     pub translation: Translation,
+    /// Bits of guest-physical addresses that the board's map takes, of those that the engine has
+    /// ([`Engine::address_bits`]).
+    pub address_bits: u32,
+    /// Where the board has its interrupt controller: for engines whose host has one in its kernel.
+    pub gic: GicPlan,
+}
+
+/// An interrupt controller's version and places.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GicPlan {
+    V2 {
+        distributor: u64,
+        cpu_interface: u64,
+    },
+    V3 {
+        distributor: u64,
+        /// Regions of redistributors: address, and how many there is room for.
+        redistributors: Vec<(u64, u32)>,
+        its: Option<u64>,
+    },
+}
+
+/// Bits of guest-physical addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressBits {
+    /// More cannot be had.
+    pub most: u32,
+    /// A machine that fits these runs faster; at most [`AddressBits::most`].
+    pub preferred: u32,
 }
 
 /// Makes virtual machines.
 pub trait Engine: Send + Sync {
     /// `jit`, `kvm` or `hvf`.
     fn name(&self) -> &'static str;
+    /// How large a machine's map may be.
+    fn address_bits(&self) -> AddressBits;
     fn create(&self, config: Config) -> Result<Arc<dyn Vm>, Error>;
 }
 
 /// Whose interrupt controller the guest sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum InterruptController {
     /// The board's: it drives [`Vm::set_irq`] and [`Vm::set_fiq`], and answers ICC registers through [`World`].
     Ours,
-    InKernel,
+    /// The host kernel's, at the places of [`Config::gic`]. The board drives its inputs.
+    InKernel(Arc<dyn KernelController>),
+}
+
+/// An interrupt controller inside the host's kernel. All methods from any thread.
+pub trait KernelController: Send + Sync {
+    /// Level of SPI `n`, INTID 32 + `n`.
+    fn set_spi(&self, n: u32, level: bool);
+    /// Level of a private interrupt that is not the engine's own (timers and performance monitors are), INTID 16 to 31.
+    fn set_ppi(&self, cpu: u32, intid: u32, level: bool);
+    /// A message to its ITS.
+    fn message(&self, message: device::Msi);
+    /// Power-on state. No processor runs meanwhile.
+    fn reset(&self);
 }
 
 /// One virtual machine.
 pub trait Vm: Send + Sync {
     fn interrupt_controller(&self) -> InterruptController;
+    /// Whether PSCI is the engine's: its processors other than the first run from the start, and wait inside
+    /// [`Vcpu::run`] to be turned on. Calls that end or reset the machine come through [`World::call`] all the same.
+    fn powers_processors(&self) -> bool {
+        false
+    }
     /// CNTFRQ_EL0 as the guest sees it.
     fn frequency(&self) -> u64;
     /// Host memory of `size` bytes at `host` becomes guest memory at `start`; it must stay valid until it is unmapped or
@@ -132,11 +185,11 @@ pub fn accelerators() -> Vec<Accelerator> {
     vec![
         Accelerator {
             name: "hvf",
-            unavailable: Some(hvf_missing()),
+            unavailable: hvf_missing(),
         },
         Accelerator {
             name: "kvm",
-            unavailable: Some(kvm_missing()),
+            unavailable: kvm_missing(),
         },
         Accelerator {
             name: "jit",
@@ -149,8 +202,8 @@ pub fn accelerators() -> Vec<Accelerator> {
 pub fn engine(name: &str) -> Result<Box<dyn Engine>, Error> {
     match name {
         "jit" | "tcg" => Ok(Box::new(jit::Jit)),
-        "hvf" => Err(Error::Unavailable(hvf_missing())),
-        "kvm" => Err(Error::Unavailable(kvm_missing())),
+        "hvf" => hvf_engine(),
+        "kvm" => kvm_engine(),
         _ => Err(Error::Unavailable(format!(
             "no accelerator is called {name}"
         ))),
@@ -159,21 +212,55 @@ pub fn engine(name: &str) -> Result<Box<dyn Engine>, Error> {
 
 /// The best engine of this host.
 pub fn best() -> Box<dyn Engine> {
-    Box::new(jit::Jit)
+    accelerators()
+        .iter()
+        .filter(|accelerator| accelerator.unavailable.is_none())
+        .find_map(|accelerator| engine(accelerator.name).ok())
+        .unwrap_or_else(|| Box::new(jit::Jit))
 }
 
-fn hvf_missing() -> String {
-    if cfg!(all(target_os = "macos", target_arch = "aarch64")) {
-        "Hypervisor.framework is not supported by this build yet".into()
-    } else {
-        "Hypervisor.framework needs macOS on Apple silicon".into()
+#[cfg(all(target_os = "macos", target_arch = "aarch64"))]
+fn hvf_missing() -> Option<String> {
+    hvf::apple::missing()
+}
+
+#[cfg(all(target_os = "macos", target_arch = "aarch64"))]
+fn hvf_engine() -> Result<Box<dyn Engine>, Error> {
+    match hvf_missing() {
+        Some(reason) => Err(Error::Unavailable(reason)),
+        None => Ok(Box::new(hvf::Hvf::new(Arc::new(hvf::apple::Apple::new()?)))),
     }
 }
 
-fn kvm_missing() -> String {
-    if cfg!(all(target_os = "linux", target_arch = "aarch64")) {
-        "KVM is not supported by this build yet".into()
-    } else {
-        "KVM needs Linux on Arm".into()
+#[cfg(not(all(target_os = "macos", target_arch = "aarch64")))]
+fn hvf_missing() -> Option<String> {
+    Some("Hypervisor.framework needs macOS on Apple silicon".into())
+}
+
+#[cfg(not(all(target_os = "macos", target_arch = "aarch64")))]
+fn hvf_engine() -> Result<Box<dyn Engine>, Error> {
+    Err(Error::Unavailable(hvf_missing().unwrap_or_default()))
+}
+
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+fn kvm_missing() -> Option<String> {
+    kvm::missing()
+}
+
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+fn kvm_engine() -> Result<Box<dyn Engine>, Error> {
+    match kvm_missing() {
+        Some(reason) => Err(Error::Unavailable(reason)),
+        None => Ok(Box::new(kvm::KvmEngine)),
     }
+}
+
+#[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
+fn kvm_missing() -> Option<String> {
+    Some("KVM needs Linux on Arm".into())
+}
+
+#[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
+fn kvm_engine() -> Result<Box<dyn Engine>, Error> {
+    Err(Error::Unavailable(kvm_missing().unwrap_or_default()))
 }

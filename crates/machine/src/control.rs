@@ -483,7 +483,7 @@ fn processor(shared: &Shared, cpu: u32) {
         if resets != seen {
             seen = resets;
             processor.vcpu.reset();
-            processor.on = false;
+            processor.on = cpu != 0 && board.vm.powers_processors();
         }
         let reason = processor.run(shared);
         shared.gate.lock().inside -= 1;

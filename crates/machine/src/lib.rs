@@ -48,8 +48,6 @@ pub enum BuildError {
     Accelerator(String),
     #[error("{0}")]
     Cpu(String),
-    #[error("engines with an interrupt controller of their own are not built yet")]
-    InKernelController,
     #[error("the interrupt controller: {0}")]
     Gic(String),
     #[error(transparent)]

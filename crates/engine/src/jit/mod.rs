@@ -10,7 +10,7 @@ use cpu::signals::attention;
 use cpu::{Core, Interpreter, Shared, State, World};
 use parking_lot::Mutex;
 
-use crate::{Config, Engine, Error, Exit, InterruptController, Tier, Vcpu, Vm};
+use crate::{AddressBits, Config, Engine, Error, Exit, InterruptController, Tier, Vcpu, Vm};
 
 /// The engine.
 pub struct Jit;
@@ -18,6 +18,13 @@ pub struct Jit;
 impl Engine for Jit {
     fn name(&self) -> &'static str {
         "jit"
+    }
+
+    fn address_bits(&self) -> AddressBits {
+        AddressBits {
+            most: 48,
+            preferred: 48,
+        }
     }
 
     fn create(&self, config: Config) -> Result<Arc<dyn Vm>, Error> {

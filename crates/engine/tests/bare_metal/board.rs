@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use aarch64::registers as r;
 use dormer_engine::psci::{Order, Psci};
-use dormer_engine::{CallOutcome, Config, Engine, Exit, Features, Vcpu, Vm, World};
+use dormer_engine::{CallOutcome, Config, Engine, Exit, Features, GicPlan, Vcpu, Vm, World};
 use memory::{AddressSpace, Mapping, Ram};
 
 use crate::assembler::Code;
@@ -29,6 +29,7 @@ pub struct Board {
     pub space: AddressSpace,
     pub ram: Ram,
     pub vm: Arc<dyn Vm>,
+    pub clock: device::Clock,
     pub psci: Psci,
     /// Private interrupts at their levels, a bit an INTID.
     pub private: Vec<AtomicU32>,
@@ -87,7 +88,13 @@ impl World for Board {
 }
 
 impl Board {
+    /// On the engine under test.
     pub fn new(cpus: u32) -> Arc<Board> {
+        Board::on(&*crate::engine(), cpus)
+    }
+
+    /// On that engine.
+    pub fn on(engine: &dyn Engine, cpus: u32) -> Arc<Board> {
         let ram = Ram::new(&[(RAM, RAM_SIZE)]).unwrap();
         let space = AddressSpace::new();
         for (start, size, host) in ram.ranges() {
@@ -116,8 +123,17 @@ impl Board {
             frequency: 62_500_000,
             clock: device::Clock::new(),
             translation: dormer_engine::Translation::default(),
+            address_bits: 40,
+            gic: GicPlan::V2 {
+                distributor: 0x0800_0000,
+                cpu_interface: 0x0801_0000,
+            },
         };
-        let vm = dormer_engine::jit::Jit.create(config).unwrap();
+        let clock = config.clock.clone();
+        let vm = engine.create(config).unwrap();
+        for (start, size, host) in ram.ranges() {
+            vm.map(start, size, host as usize, true).unwrap();
+        }
         let stop = Arc::new(AtomicBool::new(false));
         let ender = Arc::new(OnceLock::<std::sync::Weak<Board>>::new());
         let ending = ender.clone();
@@ -131,6 +147,7 @@ impl Board {
             space,
             ram,
             vm,
+            clock,
             psci,
             private,
             stop,

@@ -1,7 +1,4 @@
-//! Programs on the bare machine, by words, run through the engine's seam.
-
-mod assembler;
-mod board;
+//! The programs, and what they must do on every engine.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -11,8 +8,8 @@ use aarch64::psci::function;
 use aarch64::registers as r;
 use dormer_engine::{Exit, Vcpu, World};
 
-use assembler::*;
-use board::*;
+use crate::assembler::*;
+use crate::board::*;
 
 /// The start of most programs: vectors, log, stack.
 fn prologue(board: &Board) -> Code {

@@ -1,5 +1,6 @@
 //! Where things are: the `virt` board's map, fitted to what was asked for.
 
+use engine::AddressBits;
 use firmware::board::{Board, Msi, PowerButton};
 
 use crate::BuildError;
@@ -7,6 +8,8 @@ use crate::description::{Description, GicChoice, MsiChoice};
 
 /// RAM may not reach the redistributors, ECAM and the window above it.
 const RAM_END_HIGHMEM: u64 = 0x40_0000_0000;
+/// Addresses of this size have room for the window of 512 GiB at 0x80_0000_0000.
+const HIGH_BUS_BITS: u32 = 40;
 /// All below 4 GiB.
 const RAM_END_LOW: u64 = 0x1_0000_0000;
 /// Processors that GICv2 can address.
@@ -15,21 +18,29 @@ const GICV2_CPUS: u32 = 8;
 const LOW_REDISTRIBUTORS: u32 = 123;
 
 /// The board that a description asks for. `acpi`: the guest gets ACPI tables rather than a device tree; `pmu`: processors
-/// have one.
+/// have one; `bits`: what the engine has. The second value is how many bits of addresses the board takes.
 ///
 /// # Errors
 /// RAM or processors do not fit, or the interrupt controller cannot take messages as asked.
-pub fn layout(description: &Description, acpi: bool, pmu: bool) -> Result<Board, BuildError> {
+pub fn layout(
+    description: &Description,
+    acpi: bool,
+    pmu: bool,
+    bits: AddressBits,
+) -> Result<(Board, u32), BuildError> {
     let Description {
         cpus,
         memory,
         highmem,
         ..
     } = *description;
-    let limit = if highmem {
-        RAM_END_HIGHMEM
-    } else {
-        RAM_END_LOW
+    let bits = address_bits(memory, bits);
+    // Below 40 bits the bus's window and configuration space have no room past RAM.
+    let high_bus = highmem && bits >= HIGH_BUS_BITS;
+    let limit = match (highmem, high_bus) {
+        (false, _) => RAM_END_LOW,
+        (true, true) => RAM_END_HIGHMEM,
+        (true, false) => RAM_END_HIGHMEM.min(1 << bits),
     };
     if Board::RAM_BASE
         .checked_add(memory)
@@ -44,7 +55,7 @@ pub fn layout(description: &Description, acpi: bool, pmu: bool) -> Result<Board,
     let mut board = Board::virt(cpus, memory);
     let most = match description.gic {
         GicChoice::V2 => GICV2_CPUS,
-        _ if !highmem => LOW_REDISTRIBUTORS,
+        _ if !high_bus => LOW_REDISTRIBUTORS,
         _ => crate::MAX_CPUS,
     };
     if cpus > most {
@@ -64,14 +75,22 @@ pub fn layout(description: &Description, acpi: bool, pmu: bool) -> Result<Board,
     if !acpi {
         board.power_button = Some(PowerButton::Gpio(Board::GPIO));
     }
-    if !highmem && let Some(pcie) = &mut board.pcie {
+    if !high_bus && let Some(pcie) = &mut board.pcie {
         pcie.ecam = Board::LOW_ECAM;
         pcie.memory64 = None;
     }
     if !pmu {
         board.pmu = None;
     }
-    Ok(board)
+    Ok((board, bits))
+}
+
+/// As many bits as the engine prefers if RAM fits them, else all that it has.
+fn address_bits(memory: u64, bits: AddressBits) -> u32 {
+    let fits = Board::RAM_BASE
+        .checked_add(memory)
+        .is_some_and(|end| end <= 1 << bits.preferred);
+    if fits { bits.preferred } else { bits.most }
 }
 
 #[cfg(test)]
@@ -131,6 +150,41 @@ mod tests {
         }
     }
 
+    const FULL: AddressBits = AddressBits {
+        most: 48,
+        preferred: 48,
+    };
+
+    /// Apple silicon: small machines get small maps, larger ones what the host has.
+    #[test]
+    fn fitted_to_the_engine() {
+        let apple = AddressBits {
+            most: 40,
+            preferred: 36,
+        };
+        let fit = |memory, highmem, bits| {
+            let asked = description(4, memory, highmem, GicChoice::Auto, MsiChoice::Auto);
+            layout(&asked, true, true, bits)
+        };
+        let (board, bits) = fit(62 << 30, true, apple).unwrap();
+        assert_eq!(bits, 36);
+        let pcie = board.pcie.unwrap();
+        assert_eq!(pcie.ecam, Board::LOW_ECAM);
+        assert_eq!((pcie.buses(), pcie.memory64), (16, None));
+        assert!(regions(&board).iter().all(|r| r.end() <= 1 << 36));
+        let (board, bits) = fit(64 << 30, true, apple).unwrap();
+        assert_eq!(bits, 40);
+        assert!(board.pcie.as_ref().unwrap().memory64.is_some());
+        assert!(regions(&board).iter().all(|r| r.end() <= 1 << 40));
+        let small = AddressBits {
+            most: 36,
+            preferred: 36,
+        };
+        assert!(fit(63 << 30, true, small).is_ok());
+        assert!(fit(64 << 30, true, small).is_err());
+        assert!(fit(4 << 30, false, small).is_err());
+    }
+
     #[test]
     fn regions_do_not_overlap() {
         for highmem in [false, true] {
@@ -140,10 +194,11 @@ mod tests {
                 (GicChoice::V3, if highmem { 512 } else { 123 }),
             ] {
                 let memory = if highmem { 255 << 30 } else { 3 << 30 };
-                let board = layout(
+                let (board, _) = layout(
                     &description(cpus, memory, highmem, gic, MsiChoice::Auto),
                     true,
                     true,
+                    FULL,
                 )
                 .unwrap();
                 let mut all = regions(&board);
@@ -161,7 +216,13 @@ mod tests {
     #[test]
     fn what_does_not_fit() {
         let fails = |cpus, memory, highmem, gic, msi| {
-            layout(&description(cpus, memory, highmem, gic, msi), true, true).is_err()
+            layout(
+                &description(cpus, memory, highmem, gic, msi),
+                true,
+                true,
+                FULL,
+            )
+            .is_err()
         };
         assert!(fails(1, 256 << 30, true, GicChoice::Auto, MsiChoice::Auto));
         assert!(fails(
@@ -180,8 +241,9 @@ mod tests {
     #[test]
     fn messages_by_the_contract() {
         let msi = |gic, msi| {
-            layout(&description(1, 1 << 30, true, gic, msi), true, true)
+            layout(&description(1, 1 << 30, true, gic, msi), true, true, FULL)
                 .unwrap()
+                .0
                 .msi
         };
         assert!(matches!(

@@ -3,6 +3,7 @@
 mod buses;
 mod drives;
 mod firmware_files;
+mod kernel_gic;
 mod layout;
 mod medium;
 mod network;
@@ -21,7 +22,7 @@ use devices::flash::{self, Flash};
 use devices::fw_cfg::FwCfg;
 use devices::{ged, pl011, pl031, pl061};
 use engine::psci::{Psci, SystemRequest};
-use engine::{InterruptController as Owner, Vm, World};
+use engine::{Engine, GicPlan, InterruptController as Owner, Vm, World};
 use firmware::board::{Gic, Msi, PowerButton, Range};
 use gic::{CpuLines, InterruptController};
 use memory::{AddressSpace, Mapping, Ram};
@@ -112,6 +113,15 @@ impl Board {
         serial: Arc<dyn SerialOutput>,
     ) -> Result<Board, BuildError> {
         let engine = crate::choose_engine(&description.accelerators)?;
+        Board::build_on(&*engine, description, serial)
+    }
+
+    /// The same on a given engine, whatever the description says.
+    pub fn build_on(
+        engine: &dyn Engine,
+        description: &Description,
+        serial: Arc<dyn SerialOutput>,
+    ) -> Result<Board, BuildError> {
         let mut features =
             crate::cpu_features(&description.cpu_model, &description.cpu_properties)?;
         features.gic_registers = description.gic != GicChoice::V2;
@@ -122,7 +132,8 @@ impl Board {
             AcpiChoice::Auto => has_firmware,
             AcpiChoice::Off => false,
         };
-        let mut layout = layout::layout(description, acpi, features.pmu)?;
+        let (mut layout, address_bits) =
+            layout::layout(description, acpi, features.pmu, engine.address_bits())?;
         let tpm = tpm::open(&description.devices)?;
         layout.tpm = tpm.as_ref().map(tpm::Opened::place);
         let clock = Clock::new();
@@ -133,12 +144,11 @@ impl Board {
             frequency: FREQUENCY,
             clock: clock.clone(),
             translation: description.translation.clone(),
+            address_bits,
+            gic: gic_plan(&layout),
         };
         let mpidrs = config.mpidrs.clone();
         let vm = engine.create(config)?;
-        if vm.interrupt_controller() != Owner::Ours {
-            return Err(BuildError::InKernelController);
-        }
         let mut parts = Assembly {
             space: Arc::new(AddressSpace::new()),
             devices: Vec::new(),
@@ -469,6 +479,33 @@ fn enough_memory(asked: u64) -> Result<(), BuildError> {
     Ok(())
 }
 
+/// The interrupt controller's places, for an engine that has one in its host's kernel.
+fn gic_plan(layout: &firmware::Board) -> GicPlan {
+    match &layout.gic {
+        Gic::V2 {
+            distributor,
+            cpu_interface,
+        } => GicPlan::V2 {
+            distributor: distributor.base,
+            cpu_interface: cpu_interface.base,
+        },
+        Gic::V3 {
+            distributor,
+            redistributors,
+        } => GicPlan::V3 {
+            distributor: distributor.base,
+            redistributors: redistributors
+                .iter()
+                .map(|r| (r.base, (r.size / 0x2_0000) as u32))
+                .collect(),
+            its: match layout.msi {
+                Msi::Its { registers } => Some(registers.base),
+                _ => None,
+            },
+        },
+    }
+}
+
 fn interrupt_controller(
     layout: &firmware::Board,
     vm: &Arc<dyn Vm>,
@@ -487,6 +524,9 @@ fn interrupt_controller(
         Msi::V2m { frame, .. } => Some(frame.base),
         _ => None,
     };
+    if let Owner::InKernel(controller) = vm.interrupt_controller() {
+        return Ok(Arc::new(kernel_gic::KernelGic { controller, v2m }));
+    }
     Ok(match &layout.gic {
         Gic::V2 {
             distributor,

@@ -1,0 +1,442 @@
+//! One test a kind of exit, and the rules of the framework that the engine lives by.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use aarch64::esr::{class, status, syndrome};
+use aarch64::psci::function;
+use aarch64::registers as r;
+use engine::hvf::Hvf;
+use engine::hvf::framework::{Framework, Refusal};
+use engine::jit::Jit;
+use engine::{Config, Engine, Error, Exit, Features, GicPlan};
+use hvf_model::{Model, Options};
+use memory::{Access, Mapping, Mmio, RomDevice};
+
+use crate::assembler::*;
+use crate::board::*;
+
+/// A board on a model that can be looked at.
+fn modelled(cpus: u32, options: Options) -> (Arc<Board>, Arc<Model>) {
+    let model = Model::new(options);
+    (Board::on(&Hvf::new(model.clone()), cpus), model)
+}
+
+fn begin(board: &Board) -> Code {
+    board.load(&vectors());
+    let mut c = Code::at(CODE);
+    c.set(r::VBAR_EL1, VECTORS).li(28, LOG).isb();
+    c
+}
+
+/// Every form of access to a device: what comes into registers, what of them stays, and where the base goes.
+fn accesses(board: &Board) {
+    let mut c = begin(board);
+    // Advanced SIMD on.
+    c.set(r::CPACR_EL1, 3 << 20).isb();
+    c.li(1, DEVICE).li(2, 0x8182_8384_8586_8788).str(2, 1, 0);
+    c.li(4, DATA);
+    for (word, result) in [
+        (0x3940_0023, 3),  // ldrb w3, [x1]
+        (0x39c0_0023, 3),  // ldrsb w3, [x1]
+        (0x3980_0023, 3),  // ldrsb x3, [x1]
+        (0x7940_0023, 3),  // ldrh w3, [x1]
+        (0x79c0_0023, 3),  // ldrsh w3, [x1]
+        (0x7980_0023, 3),  // ldrsh x3, [x1]
+        (0xb940_0023, 3),  // ldr w3, [x1]
+        (0xb980_0023, 3),  // ldrsw x3, [x1]
+        (0xf940_0023, 3),  // ldr x3, [x1]
+        (0xf840_0023, 3),  // ldur x3, [x1]
+        (0xf87f_6823, 3),  // ldr x3, [x1, xzr]
+        (0xc8df_fc23, 3),  // ldar x3, [x1]
+        (0xf940_003f, 31), // ldr xzr, [x1]
+        (0xf840_8423, 1),  // ldr x3, [x1], #8
+        (0xf85f_8c23, 1),  // ldr x3, [x1, #-8]!
+        (0xa940_1823, 6),  // ldp x3, x6, [x1]
+        (0x2940_1823, 6),  // ldp w3, w6, [x1]
+        (0x3dc0_0020, 3),  // ldr q0, [x1]
+        (0xfc40_8420, 1),  // ldr d0, [x1], #8
+        (0xfc5f_8c20, 1),  // ldr d0, [x1, #-8]!
+    ] {
+        c.li(3, 0x5555_5555_5555_5555).li(6, 0x6666);
+        c.word(word).push(3, 4).push(6, 4);
+        // The result as such; XZR's is zero.
+        c.push(result, 4);
+        // fmov x3, d0
+        c.word(0x9e66_0003).push(3, 4);
+    }
+    for word in [
+        0x3900_003f, // strb wzr, [x1]
+        0x7900_0022, // strh w2, [x1]
+        0xb900_0022, // str w2, [x1]
+        0xf900_003f, // str xzr, [x1]
+        0xf800_8422, // str x2, [x1], #8
+        0xf81f_8c22, // str x2, [x1, #-8]!
+        0xa900_7c22, // stp x2, xzr, [x1]
+        0x3d80_0020, // str q0, [x1]
+        0xc89f_fc22, // stlr x2, [x1]
+    ] {
+        c.word(word).word(0xf940_0023).push(3, 4).push(1, 4);
+    }
+    // Nothing is there: read, write, pair.
+    c.li(7, 0x1000);
+    for word in [0xf940_00e3, 0xb900_00e2, 0xa940_18e3, 0xa900_18e3] {
+        c.word(word);
+    }
+    c.psci(function::SYSTEM_OFF);
+    board.load(&c);
+    board.run();
+}
+
+#[test]
+fn accesses_are_as_on_the_interpreter() {
+    let reference = Board::on(&Jit, 1);
+    accesses(&reference);
+    let (board, model) = modelled(1, Options::default());
+    accesses(&board);
+    for at in (DATA..DATA + 0x800).step_by(8) {
+        assert_eq!(board.get(at), reference.get(at), "{at:#x}");
+    }
+    assert_eq!(board.log(), reference.log());
+    assert_eq!(board.log().len(), 4);
+    let abort = |write: u32| syndrome(class::DATA_ABORT, status::EXTERNAL | write);
+    assert_eq!(board.log()[0][1], abort(0));
+    assert_eq!(
+        board.log()[1][1..4],
+        [abort(1 << 6), board.log()[1][2], 0x1000]
+    );
+    let counts = &model.counts;
+    assert!(counts.no_syndrome.load(Ordering::Relaxed) >= 12);
+    assert!(counts.exits(class::DATA_ABORT_LOWER) >= 40);
+}
+
+/// DC CIVAC of a device: nothing happens, and execution goes on after it.
+#[test]
+fn cache_maintenance_of_a_device_does_nothing() {
+    let (board, model) = modelled(1, Options::default());
+    let mut c = begin(&board);
+    // dc civac, x1; dc cvac, x1
+    c.li(1, DEVICE).word(0xd50b_7e21).word(0xd50b_7a21);
+    c.li(4, DATA)
+        .li(2, 7)
+        .str(2, 4, 0)
+        .psci(function::SYSTEM_OFF);
+    board.load(&c);
+    board.run();
+    assert_eq!((board.get(DATA), board.log().len()), (7, 0));
+    assert_eq!(model.counts.maintenance.load(Ordering::Relaxed), 2);
+}
+
+/// HVC and SMC go on after themselves, once, whether the call is known or not.
+#[test]
+fn calls_return_behind_themselves() {
+    let (board, model) = modelled(1, Options::default());
+    let mut c = begin(&board);
+    c.li(4, DATA).li(5, 0);
+    for word in [0xd400_0002u32, 0xd400_0003] {
+        for id in [0xc300_0001u64, function::VERSION.into()] {
+            // hvc or smc; the addition after it is executed once.
+            c.li(0, id).word(word).add(5, 5, 1).push(0, 4).push(5, 4);
+        }
+    }
+    c.psci(function::SYSTEM_OFF);
+    board.load(&c);
+    board.run();
+    let seen: Vec<_> = (0..8).map(|i| board.get(DATA + 8 * i)).collect();
+    let (unknown, version) = (u64::MAX, 0x1_0001);
+    assert_eq!(seen, [unknown, 1, version, 2, unknown, 3, version, 4]);
+    // And SYSTEM_OFF.
+    assert_eq!((model.counts.exits(0x16), model.counts.exits(0x17)), (3, 2));
+    assert_eq!(board.log().len(), 0);
+}
+
+/// Fires that cancellations swallow are made up for.
+#[test]
+fn lost_fires_are_found() {
+    let lose_fires = true;
+    let (board, model) = modelled(
+        1,
+        Options {
+            lose_fires,
+            ..Options::default()
+        },
+    );
+    let mut c = begin(&board);
+    // Ticks of 1 ms, spun for: only an interrupt ends each.
+    c.li(10, 200).daif_clear(2);
+    let again = c.here();
+    c.set(r::CNTV_TVAL_EL0, 24_000).set(r::CNTV_CTL_EL0, 1);
+    let spin = c.here();
+    c.mrs(1, r::CNTV_CTL_EL0).cbnz(1, spin);
+    c.sub(10, 10, 1).cbnz(10, again).psci(function::SYSTEM_OFF);
+    board.load(&c);
+    let stop = Arc::new(AtomicBool::new(false));
+    let kicker = {
+        let (stop, vm) = (stop.clone(), board.vm.clone());
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::SeqCst) {
+                vm.kick(0);
+                std::thread::sleep(Duration::from_micros(20));
+            }
+        })
+    };
+    board.run();
+    stop.store(true, Ordering::SeqCst);
+    kicker.join().unwrap();
+    assert_eq!(board.log().len(), 200);
+    assert!(model.counts.lost.load(Ordering::Relaxed) > 0);
+}
+
+/// The virtual timer masks itself at each fire and must be unmasked after it: many in a row come.
+#[test]
+fn the_timer_is_unmasked_again() {
+    let (board, model) = modelled(1, Options::default());
+    let mut c = begin(&board);
+    c.li(10, 20).daif_clear(2);
+    let again = c.here();
+    c.set(r::CNTV_TVAL_EL0, 2_400).set(r::CNTV_CTL_EL0, 1);
+    let spin = c.here();
+    c.mrs(1, r::CNTV_CTL_EL0).cbnz(1, spin);
+    c.sub(10, 10, 1).cbnz(10, again).psci(function::SYSTEM_OFF);
+    board.load(&c);
+    board.run();
+    assert_eq!(board.log().len(), 20);
+    // Exit kind 65 is the timer's.
+    assert!(model.counts.exits(65) >= 10);
+}
+
+/// Flash: read and executed from memory, written and, in command mode, read through the device.
+struct Flash {
+    array_mode: Arc<AtomicBool>,
+    changed: Box<dyn Fn() + Send + Sync>,
+    writes: AtomicU64,
+}
+
+impl Mmio for Flash {
+    fn read(&self, _: Access) -> u64 {
+        0x7777
+    }
+
+    fn write(&self, _: Access, value: u64) {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        self.array_mode.store(value == 0xff, Ordering::SeqCst);
+        (self.changed)();
+    }
+}
+
+#[test]
+fn flash_is_memory_in_array_mode_only() {
+    const FLASH: u64 = 0x0400_0000;
+    const SIZE: u64 = 64 << 10;
+    let (board, model) = modelled(1, Options::default());
+    let contents = memory::Ram::new(&[(FLASH, SIZE)]).unwrap();
+    let host = contents.ranges().next().unwrap().2;
+    // mov x6, #3; ret
+    for (i, word) in [0xd280_0066u32, 0xd65f_03c0].into_iter().enumerate() {
+        let at = FLASH + 0x100 + 4 * i as u64;
+        contents.dma().write_u32(at, word).unwrap();
+    }
+    contents.dma().write_u64(FLASH, 0x1234).unwrap();
+    let array_mode = Arc::new(AtomicBool::new(true));
+    let weak = Arc::downgrade(&board);
+    let flash = Arc::new(Flash {
+        array_mode: array_mode.clone(),
+        changed: Box::new(move || {
+            if let Some(board) = weak.upgrade() {
+                board.space.changed();
+            }
+        }),
+        writes: AtomicU64::new(0),
+    });
+    let rom = RomDevice {
+        host,
+        size: SIZE,
+        array_mode,
+        device: flash.clone(),
+    };
+    board.vm.map(FLASH, SIZE, host as usize, false).unwrap();
+    board
+        .space
+        .map(FLASH, SIZE, Mapping::Rom(Arc::new(rom)))
+        .unwrap();
+    let mut c = begin(&board);
+    c.li(1, FLASH).li(4, DATA);
+    // Memory; command mode; array mode again, and code.
+    c.ldr(3, 1, 0).push(3, 4);
+    c.li(2, 0x98).str(2, 1, 0).ldr(3, 1, 0).push(3, 4);
+    c.li(2, 0xff).str(2, 1, 0).ldr(3, 1, 0).push(3, 4);
+    c.li(5, FLASH + 0x100).word(0xd63f_00a0).push(6, 4); // blr x5
+    // Code in command mode is an abort.
+    c.li(2, 0x98).str(2, 1, 0);
+    c.word(0x1000_0013 | 2 << 5); // adr x19, .+8
+    c.word(0xd61f_00a0); // br x5
+    c.psci(function::SYSTEM_OFF);
+    board.load(&c);
+    board.run();
+    let seen: Vec<_> = (0..4).map(|i| board.get(DATA + 8 * i)).collect();
+    assert_eq!(seen, [0x1234, 0x7777, 0x1234, 3]);
+    assert_eq!(flash.writes.load(Ordering::SeqCst), 3);
+    let log = board.log();
+    assert_eq!(log.len(), 1);
+    let abort = syndrome(class::INSTRUCTION_ABORT, status::EXTERNAL);
+    assert_eq!(log[0][1..4], [abort, FLASH + 0x100, FLASH + 0x100]);
+    assert!(model.counts.exits(class::INSTRUCTION_ABORT_LOWER) >= 1);
+}
+
+/// Guest tables that are not in memory: an external abort on the walk.
+#[test]
+fn walks_into_nothing_abort() {
+    let (board, _) = modelled(1, Options::default());
+    let mut c = begin(&board);
+    c.set(r::TCR_EL1, 25 | 1 << 23 | 2 << 32);
+    board.put(TABLES, 0);
+    // 1 GiB at RAM, and a table at 0x1000, where nothing is, for the window of the third.
+    board.put(TABLES + 8, RAM | 0x405 | 1 << 10);
+    board.put(TABLES + 16, 0x1000 | 3);
+    c.set(r::MAIR_EL1, 0xff00).set(r::TTBR0_EL1, TABLES).isb();
+    c.mrs(9, r::SCTLR_EL1)
+        .li(10, 1)
+        .word(0xaa0a_0129) // orr x9, x9, x10
+        .msr(r::SCTLR_EL1, 9)
+        .isb();
+    c.li(1, 0x8000_0000).ldr(3, 1, 0).psci(function::SYSTEM_OFF);
+    board.load(&c);
+    board.run();
+    let abort = syndrome(class::DATA_ABORT, status::EXTERNAL_ON_WALK | 2);
+    assert_eq!(board.log()[0][1], abort, "{:x?}", board.log());
+    assert_eq!(board.log()[0][3], 0x8000_0000);
+}
+
+/// All that the hardware holds comes back as it was given.
+#[test]
+fn state_comes_back() {
+    let (board, _) = modelled(1, Options::default());
+    let mut vcpu = board.vm.vcpu(0).unwrap();
+    let mut state = vcpu.state().unwrap();
+    for (n, x) in state.x.iter_mut().enumerate() {
+        *x = 0x1111 * n as u64;
+    }
+    for (n, v) in state.v.iter_mut().enumerate() {
+        *v = (n as u128) << 120 | 0x55;
+    }
+    state.pc = CODE + 0x40;
+    (state.nzcv, state.fpsr) = (0xa000_0000, 0x1f);
+    state.el = 0;
+    state.sp_sel = false;
+    state.sp = [0x7c1f, 0x2000, 0, 0];
+    state.x[31] = 0x7c1f;
+    state.vbar[1] = 0x8000;
+    state.tpidr = [1, 2, 0, 0];
+    state.ttbr0[1] = TABLES;
+    state.pac_keys[3] = [8, 9];
+    state.timers.cntv_cval = 1 << 60;
+    state.timers.cntp_cval = 1 << 61;
+    state.debug.mdscr = 1 << 12;
+    state.debug.breakpoint_value[1] = 0x40;
+    state.pmu.pmselr = 3;
+    vcpu.set_state(&state).unwrap();
+    let back = vcpu.state().unwrap();
+    assert_eq!(format!("{back:?}"), format!("{state:?}"));
+}
+
+/// The guest's counter stands still while the machine is stopped.
+#[test]
+fn the_counter_goes_with_the_guests_clock() {
+    let (board, _) = modelled(1, Options::default());
+    let mut c = Code::at(CODE);
+    c.li(4, DATA);
+    let again = c.here();
+    c.mrs(1, r::CNTVCT_EL0).str(1, 4, 0).b(again);
+    board.load(&c);
+    let mut vcpu = vcpu(&board, 0, CODE);
+    let mut run = |ms: u64| {
+        let vm = board.vm.clone();
+        let kick = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(ms));
+            vm.kick(0);
+        });
+        assert_eq!(vcpu.run(&*board), Exit::Kicked);
+        kick.join().unwrap();
+        board.get(DATA)
+    };
+    let before = run(20);
+    board.clock.stop();
+    std::thread::sleep(Duration::from_millis(300));
+    board.clock.start();
+    let after = run(20);
+    let elapsed = after - before;
+    // 24 ticks a microsecond: 300 ms are 7.2 million.
+    assert!((1..6_000_000).contains(&elapsed), "{elapsed}");
+}
+
+#[test]
+fn refusals_say_what_to_do() {
+    let config = |address_bits, model| Config {
+        mpidrs: vec![0],
+        features: Arc::new(Features::model(model).unwrap()),
+        frequency: 1,
+        clock: device::Clock::new(),
+        address_bits,
+        gic: GicPlan::V2 {
+            distributor: 0x0800_0000,
+            cpu_interface: 0x0801_0000,
+        },
+    };
+    let hvf = |options| Hvf::new(Model::new(options));
+    let refusal = |engine: &Hvf, config| match engine.create(config) {
+        Err(Error::Unavailable(reason)) => reason,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("a machine"),
+    };
+    let unsigned = Options {
+        entitled: false,
+        ..Options::default()
+    };
+    let said = refusal(&hvf(unsigned), config(36, "max"));
+    assert!(said.contains("com.apple.security.hypervisor"), "{said}");
+    let said = refusal(&hvf(Options::default()), config(48, "max"));
+    assert!(said.contains("48 bits") && said.contains("40"), "{said}");
+    let said = refusal(&hvf(Options::default()), config(36, "cortex-a57"));
+    assert!(said.contains("-cpu host"), "{said}");
+}
+
+/// The framework's objects go with the engine's, and the host may sleep again.
+#[test]
+fn nothing_is_left_behind() {
+    let model = Model::new(Options::default());
+    for _ in 0..2 {
+        let board = Board::on(&Hvf::new(model.clone()), 2);
+        assert_eq!(model.counts.awake.load(Ordering::SeqCst), 1);
+        // A second machine in one process is refused.
+        assert_eq!(model.vm_create(36), Err(Refusal::BUSY));
+        let mut c = begin(&board);
+        c.psci(function::SYSTEM_OFF);
+        board.load(&c);
+        board.run();
+        drop(board);
+        assert_eq!(model.counts.awake.load(Ordering::SeqCst), 0);
+    }
+    assert_eq!(model.counts.threads.load(Ordering::Relaxed), 4);
+}
+
+/// The model's own: a vCPU belongs to its thread, and mappings to the granule.
+#[test]
+fn the_model_keeps_the_rules() {
+    let model = Model::new(Options::default());
+    model.vm_create(36).unwrap();
+    let vcpu = model.vcpu_create().unwrap();
+    let other = model.clone();
+    let result = std::thread::spawn(move || other.get_reg(vcpu, 0)).join();
+    assert_eq!(result.unwrap(), Err(Refusal::BAD_ARGUMENT));
+    let ram = memory::Ram::new(&[(0, 0x10000)]).unwrap();
+    let host = ram.ranges().next().unwrap().2 as usize;
+    for (ipa, size) in [(0x1000, 0x4000), (0x4000, 0x1000), (1 << 36, 0x4000)] {
+        assert_eq!(model.vm_map(host, ipa, size, 7), Err(Refusal::BAD_ARGUMENT));
+    }
+    model.vm_map(host, 0x4000, 0x4000, 7).unwrap();
+    // A cancellation before the run ends it.
+    model.vcpus_exit(&[vcpu]).unwrap();
+    let exit = model.vcpu_run(vcpu).unwrap();
+    assert_eq!(exit, engine::hvf::framework::VcpuExit::Canceled);
+}
