@@ -2,9 +2,12 @@
 
 mod bench;
 mod demo;
+mod dist;
 mod guest;
 mod look;
+mod kvm;
 mod setup;
+mod targets;
 mod test;
 
 use std::path::PathBuf;
@@ -32,6 +35,14 @@ enum Task {
     Bench(bench::Arguments),
     /// Use a console as a person would, in a browser or on a display of its own, and keep pictures of it.
     Look(look::Arguments),
+    /// Type-check and lint for macOS and Linux on Arm.
+    CheckTargets(targets::Arguments),
+    /// Run the KVM engine on a real KVM, inside an emulated Arm host: a quarter of an hour.
+    KvmInQemu(kvm::Arguments),
+    /// Make the archives that are given out: Linux, Linux on Arm, and the Mac.
+    Dist(dist::Arguments),
+    /// Sign a Mac program with the entitlement for Hypervisor.framework.
+    Sign(dist::SignArguments),
     /// Fetch and build guests.
     Guest(guest::Arguments),
 }
@@ -39,13 +50,17 @@ enum Task {
 fn main() -> Result<()> {
     match Arguments::parse().task {
         Task::Setup => {
-            setup::run(setup::Purpose::Everything)?;
+            setup::run(setup::Purpose::Targets)?;
             guests::certificates().map(drop)
         }
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Look(arguments) => look::run(&arguments),
+        Task::CheckTargets(arguments) => targets::run(&arguments),
+        Task::KvmInQemu(arguments) => kvm::run(&arguments),
+        Task::Dist(arguments) => dist::run(&arguments),
+        Task::Sign(arguments) => dist::sign_program(&arguments),
         Task::Guest(arguments) => guest::run(&arguments),
     }
 }

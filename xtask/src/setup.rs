@@ -12,6 +12,8 @@ pub enum Purpose {
     Demo,
     /// And compilers, oracles and checkers.
     Everything,
+    /// And what builds for other hosts.
+    Targets,
     /// And what `look` looks with.
     Look,
 }
@@ -163,6 +165,21 @@ const TOOLS: &[Tool] = &[
         purpose: Purpose::Look,
         probe: "import",
         debian: "imagemagick",
+        purpose: Purpose::Targets,
+        probe: "/usr/bin/rustc",
+        debian: "rustc-web",
+        homebrew: None,
+    },
+    Tool {
+        purpose: Purpose::Targets,
+        probe: "/usr/bin/cargo-clippy",
+        debian: "rust-web-clippy",
+        homebrew: None,
+    },
+    Tool {
+        purpose: Purpose::Targets,
+        probe: "/usr/lib/rustlib/src/rust/library/Cargo.lock",
+        debian: "rust-web-src",
         homebrew: None,
     },
 ];

@@ -1,0 +1,257 @@
+//! Archives for the hosts Dormer is for, each made on any of them.
+
+pub mod sign;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use guests::packages::Suite;
+use sha2::{Digest, Sha256};
+
+const MAC: &str = "aarch64-apple-darwin";
+const ARM_LINUX: &str = "aarch64-unknown-linux-gnu";
+const LINUX: &str = "x86_64-unknown-linux-gnu";
+/// The program's identifier in its signature.
+const IDENTIFIER: &str = "org.dormer.dormer";
+/// The oldest macOS that the Mac build starts on.
+const OLDEST_MACOS: &str = "13.0";
+/// Zig's compiler driver, with the stub of macOS's system library in it, comes as a Python package.
+const ZIG: &str = "ziglang==0.15.2";
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Which; all three without.
+    #[arg(long)]
+    target: Vec<String>,
+    /// Where archives go.
+    #[arg(long, default_value = "target/dist")]
+    output: PathBuf,
+    /// Build without optimisation for release: to try the packing.
+    #[arg(long)]
+    unoptimised: bool,
+}
+
+#[derive(clap::Args)]
+pub struct SignArguments {
+    /// The program, signed in place.
+    program: PathBuf,
+}
+
+/// Signs a Mac program ad hoc, with the entitlement for Hypervisor.framework.
+pub fn sign_program(arguments: &SignArguments) -> Result<()> {
+    let path = &arguments.program;
+    let file = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let signed =
+        sign::sign(file, IDENTIFIER).with_context(|| format!("cannot sign {}", path.display()))?;
+    replace(path, &signed)?;
+    println!(
+        "{} is signed ad hoc, with com.apple.security.hypervisor",
+        path.display()
+    );
+    Ok(())
+}
+
+/// A program that is written over keeps the kernel's memory of its old signature: a new file does not.
+fn replace(path: &Path, contents: &[u8]) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let new = path.with_extension("new");
+    std::fs::write(&new, contents)?;
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755))?;
+    Ok(std::fs::rename(&new, path)?)
+}
+
+/// Builds, signs, packs and sums.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    crate::setup::run(crate::setup::Purpose::Targets)?;
+    let all = || [LINUX, ARM_LINUX, MAC].map(String::from).to_vec();
+    let targets = if arguments.target.is_empty() {
+        all()
+    } else {
+        arguments.target.clone()
+    };
+    let output = crate::root().join(&arguments.output);
+    std::fs::create_dir_all(&output)?;
+    let mut sums = String::new();
+    for target in &targets {
+        let program = build(target, !arguments.unoptimised)?;
+        let archive = pack(target, &program, &output)?;
+        let bytes = std::fs::read(&archive)?;
+        let name = archive.file_name().unwrap_or_default().to_string_lossy();
+        let sum: String = Sha256::digest(&bytes)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        sums.push_str(&format!("{sum}  {name}\n"));
+        println!("{} ({} MiB)", archive.display(), bytes.len() >> 20);
+    }
+    std::fs::write(output.join("SHA256SUMS"), sums)?;
+    Ok(())
+}
+
+fn build(target: &str, optimised: bool) -> Result<PathBuf> {
+    match target {
+        ARM_LINUX if !cfg!(target_arch = "aarch64") => crate::kvm::build(optimised),
+        MAC if !cfg!(target_os = "macos") => mac(optimised),
+        _ if target == host() => native(optimised),
+        _ => bail!("{target} cannot be built on this host, {}", host()),
+    }
+}
+
+fn host() -> &'static str {
+    if cfg!(target_os = "macos") {
+        MAC
+    } else if cfg!(target_arch = "aarch64") {
+        ARM_LINUX
+    } else {
+        LINUX
+    }
+}
+
+fn profile(optimised: bool) -> &'static str {
+    if optimised { "release" } else { "dev" }
+}
+
+fn folder_of(optimised: bool) -> &'static str {
+    if optimised { "release" } else { "debug" }
+}
+
+fn native(optimised: bool) -> Result<PathBuf> {
+    let status = Command::new("cargo")
+        .current_dir(crate::root())
+        .args([
+            "build",
+            "--package",
+            "dormer",
+            "--profile",
+            profile(optimised),
+        ])
+        .status()
+        .context("cannot start cargo")?;
+    ensure!(status.success(), "the build failed");
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| crate::root().join("target"), PathBuf::from);
+    let program = target.join(folder_of(optimised)).join("dormer");
+    if cfg!(target_os = "macos") {
+        sign_program(&SignArguments {
+            program: program.clone(),
+        })?;
+    }
+    Ok(program)
+}
+
+/// The Mac build on another host: linked by Zig's driver against the stub of the system library that it brings. No framework
+/// is linked: Dormer finds those at run time.
+fn mac(optimised: bool) -> Result<PathBuf> {
+    let linker = zig_linker()?;
+    let status = crate::targets::cargo("cargo", "build", MAC)
+        .env("CARGO_TARGET_AARCH64_APPLE_DARWIN_LINKER", &linker)
+        .env("MACOSX_DEPLOYMENT_TARGET", OLDEST_MACOS)
+        // Said, so that the compiler does not look for Apple's tools.
+        .env("SDKROOT", linker.with_file_name("sdk"))
+        .args(["--package", "dormer", "--profile", profile(optimised)])
+        .args(["--config", "profile.dev.debug=false"])
+        .status()
+        .context("cannot start cargo")?;
+    ensure!(status.success(), "the build for {MAC} failed");
+    let program = crate::targets::folder()
+        .join(MAC)
+        .join(folder_of(optimised))
+        .join("dormer");
+    sign_program(&SignArguments {
+        program: program.clone(),
+    })?;
+    Ok(program)
+}
+
+/// A program that takes a linker's arguments and runs Zig's, fetched into the cache the first time.
+fn zig_linker() -> Result<PathBuf> {
+    let folder = guests::cache::once(&format!("zig/{}", ZIG.replace("==", "-")), |path| {
+        guests::packages::run(
+            Command::new("python3")
+                .args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"])
+                .arg(path)
+                .arg(ZIG),
+        )?;
+        let sdk = path.join("sdk/usr/lib");
+        std::fs::create_dir_all(&sdk)?;
+        std::fs::write(sdk.join("libiconv.tbd"), ICONV)?;
+        Ok(())
+    })?;
+    let linker = folder.join("linker");
+    let zig = folder.join("ziglang/zig");
+    // The compiler's driver for Apple's linker says the architecture and version in Apple's way; Zig wants its own.
+    let script = format!(
+        "#!/bin/sh\nfor word do\n  shift\n  case \"$word\" in\n    arm64) ;;\n    -arch|-mmacosx-version-min=*) ;;\n    \
+         *) set -- \"$@\" \"$word\" ;;\n  esac\ndone\nexec '{}' cc -target aarch64-macos.{OLDEST_MACOS} -L'{}' \"$@\"\n",
+        zig.display(),
+        folder.join("sdk/usr/lib").display()
+    );
+    replace(&linker, script.as_bytes())?;
+    Ok(linker)
+}
+
+/// The stub of a system library that a Rust library names and Zig does not bring. Dormer calls none of it.
+const ICONV: &str = "--- !tapi-tbd
+tbd-version: 4
+targets: [ arm64-macos ]
+install-name: '/usr/lib/libiconv.2.dylib'
+current-version: 7
+compatibility-version: 7
+exports:
+  - targets: [ arm64-macos ]
+    symbols: [ _iconv, _iconv_close, _iconv_open ]
+...
+";
+
+/// `dormer-VERSION-TARGET.tar.gz`, the same bytes each time for the same contents.
+fn pack(target: &str, program: &Path, output: &Path) -> Result<PathBuf> {
+    let name = format!("dormer-{}-{target}", env!("CARGO_PKG_VERSION"));
+    let folder = output.join(&name);
+    let _ = std::fs::remove_dir_all(&folder);
+    let share = folder.join("share/dormer/firmware");
+    std::fs::create_dir_all(&share)?;
+    let copy = |from: &Path, to: PathBuf| {
+        std::fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))
+    };
+    copy(program, folder.join("dormer"))?;
+    for file in [
+        "README.md",
+        "LICENSE-APACHE",
+        "LICENSE-MIT",
+        "docs/mac.md",
+        "docs/engines.md",
+    ] {
+        let from = crate::root().join(file);
+        copy(&from, folder.join(from.file_name().unwrap_or_default()))?;
+    }
+    for (file, to) in [
+        ("AAVMF_CODE.fd", "edk2-aarch64-code.fd"),
+        ("AAVMF_VARS.fd", "edk2-arm-vars.fd"),
+    ] {
+        copy(&guests::firmware(Suite::Bookworm, file)?, share.join(to))?;
+    }
+    let package = guests::packages::unpacked(Suite::Bookworm, "qemu-efi-aarch64")?;
+    copy(
+        &package.join("usr/share/doc/qemu-efi-aarch64/copyright"),
+        share.join("LICENSE-EDK2"),
+    )?;
+    let archive = output.join(format!("{name}.tar.gz"));
+    guests::packages::run(
+        Command::new("tar")
+            .args([
+                "--sort=name",
+                "--owner=0",
+                "--group=0",
+                "--numeric-owner",
+                "--mtime=@0",
+            ])
+            .args(["-czf"])
+            .arg(&archive)
+            .arg("-C")
+            .arg(output)
+            .arg(&name)
+            .env("GZIP", "-n"),
+    )?;
+    Ok(archive)
+}
