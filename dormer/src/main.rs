@@ -3,6 +3,7 @@
 mod disk;
 mod firmware;
 mod media;
+mod doctor;
 
 use std::process::ExitCode;
 
@@ -22,6 +23,8 @@ enum Command {
     /// Make, look at, check, convert, compare and repair disk images, as `qemu-img` does.
     #[command(disable_help_flag = true)]
     Disk(disk::Disk),
+    /// Say which engine this host gives, and why not the others.
+    Doctor,
     /// Run a machine that QEMU's arguments describe; `dormer system -help` lists them.
     #[command(disable_help_flag = true)]
     System {
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
     }
     match Arguments::parse().command {
         Command::Disk(disk) => disk::run(&disk),
+        Command::Doctor => doctor::run(),
         Command::System { arguments } => qemu::main("dormer system", &arguments),
         Command::Media(command) => media::run(command),
         Command::Firmware(command) => match firmware::run(command) {

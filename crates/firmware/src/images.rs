@@ -121,6 +121,21 @@ pub struct Host {
     pub root: PathBuf,
     /// `$XDG_CONFIG_HOME`, or `~/.config`.
     pub config: Option<PathBuf>,
+    /// `share/dormer/firmware` of the archive that this program came in: for hosts whose distribution has no firmware.
+    pub own: Option<PathBuf>,
+}
+
+/// Code and variables in [`Host::own`].
+const OWN: (&str, &str) = ("edk2-aarch64-code.fd", "edk2-arm-vars.fd");
+
+/// The firmware's folder beside a program, or beside the folder that the program is in.
+fn beside(program: &Path) -> Option<PathBuf> {
+    let folder = program.parent()?;
+    [Some(folder), folder.parent()]
+        .into_iter()
+        .flatten()
+        .map(|folder| folder.join("share/dormer/firmware"))
+        .find(|folder| folder.is_dir())
 }
 
 impl Host {
@@ -135,6 +150,10 @@ impl Host {
         Host {
             root: "/".into(),
             config,
+            own: std::env::current_exe()
+                .and_then(|program| program.canonicalize())
+                .ok()
+                .and_then(|program| beside(&program)),
         }
     }
 
@@ -155,9 +174,14 @@ impl Host {
             let descriptor: Descriptor = serde_json::from_str(&text).ok()?;
             self.described_by(descriptor)
         });
-        let known = PAIRS.iter().filter_map(|(code, variables)| {
-            let code = self.root.join(code);
-            let variables = self.root.join(variables);
+        let places = PAIRS
+            .iter()
+            .map(|(code, variables)| (self.root.join(code), self.root.join(variables)));
+        let own = self
+            .own
+            .iter()
+            .map(|folder| (folder.join(OWN.0), folder.join(OWN.1)));
+        let known = places.chain(own).filter_map(|(code, variables)| {
             code.is_file().then(|| Firmware {
                 description: code.display().to_string(),
                 code: ImageFile {
@@ -190,7 +214,8 @@ impl Host {
         }
         if path.components().count() == 1 {
             let usual = DATA.iter().map(|d| self.root.join(d));
-            for directory in directories.iter().cloned().chain(usual) {
+            let own = self.own.iter().cloned();
+            for directory in directories.iter().cloned().chain(usual).chain(own) {
                 let path = directory.join(name);
                 if path.is_file() {
                     return Ok(path);
@@ -355,6 +380,7 @@ mod tests {
         let host = Host {
             root: dir.path().join("root"),
             config: Some(dir.path().join("config")),
+            own: None,
         };
         Tree { dir, host }
     }
