@@ -165,6 +165,9 @@ const TOOLS: &[Tool] = &[
         purpose: Purpose::Look,
         probe: "import",
         debian: "imagemagick",
+        homebrew: None,
+    },
+    Tool {
         purpose: Purpose::Targets,
         probe: "/usr/bin/rustc",
         debian: "rustc-web",

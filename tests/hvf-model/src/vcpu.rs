@@ -59,6 +59,8 @@ struct Around<'a> {
     signals: &'a cpu::Signals,
     /// The virtual timer asserts.
     level: AtomicBool,
+    /// Its assertion ends the run.
+    exits: bool,
 }
 
 impl World for Around<'_> {
@@ -77,7 +79,7 @@ impl World for Around<'_> {
     fn private_interrupt(&self, _: u32, intid: u32, level: bool) {
         if intid == VIRTUAL_TIMER {
             self.level.store(level, Ordering::SeqCst);
-            if level {
+            if level && self.exits {
                 self.signals.kick();
             }
         }
@@ -209,6 +211,7 @@ impl Vcpu {
                 space,
                 signals: &self.signals,
                 level: AtomicBool::new(false),
+                exits: !inner.masked && !inner.lost,
             };
             let result = catch_unwind(AssertUnwindSafe(|| inner.interpreter.run(&around)));
             let level = around.level.load(Ordering::SeqCst);

@@ -31,7 +31,7 @@ fn begin(board: &Board) -> Code {
 }
 
 /// Every form of access to a device: what comes into registers, what of them stays, and where the base goes.
-fn accesses(board: &Board) {
+fn accesses(board: &Arc<Board>) {
     let mut c = begin(board);
     // Advanced SIMD on.
     c.set(r::CPACR_EL1, 3 << 20).isb();
