@@ -45,6 +45,8 @@ const TIMER_CTL: u64 = system(r::CNTV_CTL_EL0);
 
 /// Where a register is in a [`State`].
 type Place = fn(&mut State) -> &mut u64;
+/// What a register's value is, by a [`State`].
+type Value<'a> = &'a dyn Fn(&State) -> u64;
 
 const SYSTEM: &[(u64, Place)] = &[
     (system(r::SCTLR_EL1), |s| &mut s.sctlr[1]),
@@ -147,21 +149,16 @@ pub fn store(vcpu: &VcpuFd, state: &State, before: Option<&State>) -> Result<(),
     };
     let mut new = with_stack(state);
     let mut old = before.map(with_stack);
-    let mut put = |id: u64, value: u128, old: Option<u128>| match old {
+    let put = |id: u64, value: u128, old: Option<u128>| match old {
         Some(old) if old == value => Ok(()),
         _ => set(vcpu, id, value),
     };
-    let was = |value: &dyn Fn(&State) -> u64| {
-        before
-            .map(|_| ())
-            .and(old.as_ref())
-            .map(|s| u128::from(value(s)))
-    };
+    let was = |value: Value<'_>| old.as_ref().map(|s| u128::from(value(s)));
     for n in 0..31usize {
         let old = was(&|s| s.x[n]);
         put(core(U64, n as u64 * 8), new.x[n].into(), old)?;
     }
-    let plain: [(u64, &dyn Fn(&State) -> u64); 6] = [
+    let plain: [(u64, Value<'_>); 6] = [
         (core(U64, at::PC), &|s| s.pc),
         (core(U64, at::PSTATE), &p),
         (core(U64, at::SP_EL0), &|s| s.sp[0]),

@@ -781,6 +781,36 @@ fn the_cycle_counter_advances() {
     assert_eq!((board.log()[0][0], board.log()[0][3]), (6, 23));
 }
 
+/// The guest's counter stands still while the machine is stopped.
+#[test]
+fn the_counter_goes_with_the_guests_clock() {
+    let board = Board::new(1);
+    let mut c = Code::at(CODE);
+    c.li(4, DATA);
+    let again = c.here();
+    c.mrs(1, r::CNTVCT_EL0).str(1, 4, 0).b(again);
+    board.load(&c);
+    let mut vcpu = vcpu(&board, 0, CODE);
+    let mut run = |ms: u64| {
+        let vm = board.vm.clone();
+        let kick = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(ms));
+            vm.kick(0);
+        });
+        assert_eq!(vcpu.run(&*board), Exit::Kicked);
+        kick.join().unwrap();
+        board.get(DATA)
+    };
+    let before = run(20);
+    board.clock.stop();
+    std::thread::sleep(Duration::from_millis(300));
+    board.clock.start();
+    let after = run(20);
+    let elapsed = after - before;
+    let quarter = board.vm.frequency() / 4;
+    assert!((1..quarter).contains(&elapsed), "{elapsed}");
+}
+
 #[test]
 fn devices_are_reached() {
     let board = Board::new(1);
