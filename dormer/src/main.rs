@@ -1,9 +1,9 @@
 //! Dormer: a virtual machine for Windows 11 on Arm and every other AArch64 UEFI system.
 
 mod disk;
+mod doctor;
 mod firmware;
 mod media;
-mod doctor;
 
 use std::process::ExitCode;
 

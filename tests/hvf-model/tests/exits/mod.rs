@@ -347,6 +347,7 @@ fn refusals_say_what_to_do() {
         features: Arc::new(Features::model(model).unwrap()),
         frequency: 1,
         clock: device::Clock::new(),
+        translation: engine::Translation::default(),
         address_bits,
         gic: GicPlan::V2 {
             distributor: 0x0800_0000,
