@@ -3,6 +3,7 @@
 //! - [`packages`] downloads and unpacks arm64 packages with the host's package manager, under a state of its own, into a
 //!   cache outside of the tree.
 //! - [`initrd`] and [`iso`] put boot media together from them.
+//! - [`windows`] makes media with the layout of Windows' out of free parts.
 //! - [`run`] starts Dormer (or a peer with the same command line), reads its serial line and speaks QMP with it.
 
 pub mod bare;
@@ -15,6 +16,7 @@ pub mod programs;
 pub mod qmp;
 pub mod run;
 pub mod screen;
+pub mod windows;
 
 use std::path::PathBuf;
 

@@ -20,6 +20,8 @@ enum Which {
     Installer,
     /// Firmware images of both releases.
     Firmware,
+    /// Media with the layout of Windows', out of free parts.
+    Windows,
 }
 
 /// Prints where each guest is, fetching or building it first if need be.
@@ -41,6 +43,15 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     if wants(Which::Installer) {
         println!("installer  {}", guests::iso::installer()?.display());
+    }
+    if wants(Which::Windows) {
+        crate::setup::run(crate::setup::Purpose::Everything)?;
+        for variant in guests::windows::VARIANTS {
+            println!(
+                "windows    {} ({variant:?})",
+                guests::windows::medium(variant)?.display()
+            );
+        }
     }
     if wants(Which::Firmware) {
         for suite in [Suite::Bookworm, Suite::Trixie] {

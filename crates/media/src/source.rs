@@ -22,6 +22,11 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// How many bytes from `offset` on are zero because nothing is stored there; `None` if something is, or may be.
+    fn hole(&self, _offset: u64) -> Option<u64> {
+        None
+    }
+
     /// How to read what is decompressed piece by piece from several threads; `None` for what is stored as it is.
     fn pieces(&self) -> Option<&dyn Pieces> {
         None
@@ -120,6 +125,20 @@ impl Source for FileSource {
     }
     fn place(&self, offset: u64) -> Option<(u64, u64)> {
         (offset < self.size).then(|| (offset, self.size - offset))
+    }
+    fn hole(&self, offset: u64) -> Option<u64> {
+        use rustix::fs::SeekFrom;
+        if offset >= self.size {
+            return None;
+        }
+        // The file's position is no one's: everything here reads at an offset.
+        let data = match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
+            Ok(data) => data,
+            // A hole up to the end.
+            Err(rustix::io::Errno::NXIO) => self.size,
+            Err(_) => return None,
+        };
+        (data > offset).then(|| data.min(self.size) - offset)
     }
 }
 
@@ -245,6 +264,18 @@ impl Source for Extents {
             into = rest;
         }
         Ok(())
+    }
+
+    fn hole(&self, offset: u64) -> Option<u64> {
+        if offset >= self.size {
+            return None;
+        }
+        let (run, inside) = self.run(offset)?;
+        let left = (run.length - inside).min(self.size - offset);
+        match run.at {
+            None => Some(left),
+            Some(at) => Some(self.container.hole(at.checked_add(inside)?)?.min(left)),
+        }
     }
 
     fn place(&self, offset: u64) -> Option<(u64, u64)> {

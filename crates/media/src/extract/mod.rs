@@ -176,9 +176,18 @@ fn read(
     }
     let mut buffer = std::mem::take(&mut scratch.block);
     let mut at = 0;
+    // Where the next data begins, as far as it was asked for: files with holes are large ones.
+    let mut data = if source.size() > SMALL { 0 } else { u64::MAX };
     while at < source.size() {
         buffer.resize((source.size() - at).min(BLOCK) as usize, 0);
-        source.read_at(at, &mut buffer)?;
+        if at >= data {
+            data = at + source.hole(at).unwrap_or(0);
+        }
+        if data != u64::MAX && at + buffer.len() as u64 <= data {
+            buffer.fill(0);
+        } else {
+            source.read_at(at, &mut buffer)?;
+        }
         take(&buffer)?;
         at += buffer.len() as u64;
     }

@@ -253,7 +253,7 @@ fn both16(value: u16) -> [u8; 4] {
     [a, b, b, a]
 }
 
-fn record(name: &[u8], place: usize, length: usize, folder: bool) -> Vec<u8> {
+pub(super) fn record(name: &[u8], place: usize, length: usize, folder: bool) -> Vec<u8> {
     let mut bytes = vec![record_length(name.len()) as u8, 0];
     bytes.extend(both32(place));
     bytes.extend(both32(length));
@@ -287,7 +287,7 @@ fn path_table(folders: &[Flat<'_>], places: &[usize], joliet: bool, big: bool) -
     bytes
 }
 
-fn descriptor(
+pub(super) fn descriptor(
     label: &str,
     joliet: bool,
     sectors: usize,

@@ -1,5 +1,6 @@
-//! Small volumes made from files: what the installer hands to Windows Setup, and the boot image of a medium.
+//! Small volumes made from files: what the installer hands to Windows Setup, the boot image of a medium, and whole media.
 
+mod bridge;
 mod fat;
 mod iso;
 #[cfg(test)]
@@ -7,6 +8,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+pub use bridge::Bridge;
 pub use fat::fat;
 pub use iso::iso;
 
