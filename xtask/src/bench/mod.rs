@@ -1,6 +1,7 @@
 //! Side by side with QEMU: the same kernel, initial RAM disk and RAM on both, in alternated runs; medians and spread.
 
 mod guest;
+mod media;
 mod rows;
 mod table;
 
@@ -16,7 +17,7 @@ use table::{Summary, Verdict};
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Rows or classes of the table; all without.
+    /// Rows or classes of the table; all without. `media` alone measures extracting beside 7-Zip and wimlib.
     which: Vec<String>,
     /// The same: `--only simd`.
     #[arg(long, value_name = "CLASS")]
@@ -48,6 +49,14 @@ const DRIFT: f64 = 0.02;
 
 /// Runs every pair and prints a table.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.which == ["media"] {
+        crate::setup::run(crate::setup::Purpose::Everything)?;
+        let dormer = match &arguments.dormer {
+            Some(path) => path.clone(),
+            None => crate::demo::build()?,
+        };
+        return media::run(&dormer, arguments.pairs);
+    }
     let rows = select(&[&arguments.which[..], &arguments.only[..]].concat())?;
     if arguments.list {
         for row in rows {

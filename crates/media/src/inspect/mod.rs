@@ -85,6 +85,13 @@ pub struct Firmware {
 /// Looks at a file of the host: what is the image of a disk is looked into as well.
 pub fn inspect_file(path: &Path) -> Result<Report> {
     let source: Shared = Arc::new(FileSource::open(path)?);
+    if Hive::probe(&source.read_up_to(0, 4)?) && source.size() <= HIVE {
+        // Its logs may lie beside it.
+        return Ok(Report {
+            size: source.size(),
+            contents: hive_contents(&Hive::open_file(path)?)?,
+        });
+    }
     let mut report = inspect(&source)?;
     if let Contents::DiskImage(image) = &mut report.contents {
         image.host_size = std::fs::metadata(path)
@@ -160,10 +167,13 @@ pub(crate) fn windows_image(source: &Shared) -> Result<WindowsImage> {
 
 fn hive(source: &Shared) -> Result<Contents> {
     let bytes = source.read_all("this registry hive", HIVE)?;
-    let hive = Hive::open(bytes)?;
-    if Store::probe(&hive)? {
+    hive_contents(&Hive::open(bytes)?)
+}
+
+fn hive_contents(hive: &Hive) -> Result<Contents> {
+    if Store::probe(hive)? {
         return Ok(Contents::BootConfiguration {
-            store: Store::read(&hive)?,
+            store: Store::read(hive)?,
         });
     }
     let keys = hive.children(&hive.root()?)?;
