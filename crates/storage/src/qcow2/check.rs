@@ -448,6 +448,9 @@ impl<'a> Check<'a> {
                 list.push((cluster, should));
             }
         }
+        if repair != Repair::Nothing {
+            lower.extend(self.counted_past_the_end()?);
+        }
         for list in [raise, lower] {
             for (cluster, should) in list {
                 self.meta.set_refcount(cluster, should)?;
@@ -455,6 +458,31 @@ impl<'a> Check<'a> {
             self.meta.flush()?;
         }
         Ok(())
+    }
+
+    /// Clusters past the end of the file that count as used: they were set aside, and then the file could not grow. They are
+    /// no leaks as yet, which is why nobody reports them.
+    fn counted_past_the_end(&mut self) -> Result<Vec<(u64, u64)>> {
+        let per_block = self.meta.refcounts.per_block();
+        let order = self.meta.header.refcount_order;
+        let mut found = Vec::new();
+        let mut block = vec![0; 1 << self.meta.cluster_bits()];
+        let blocks = self.meta.refcounts.table.len() as u64;
+        for index in self.clusters / per_block..blocks {
+            if !self.load(index as usize, &mut block) || crate::host::is_zero(&block) {
+                continue;
+            }
+            let first = (index * per_block).max(self.clusters);
+            for cluster in first..(index + 1) * per_block {
+                if refcounts::get(&block, order, cluster % per_block) != 0
+                    && self.counts.get(cluster) == 0
+                    && found.len() < MAX_WRONG
+                {
+                    found.push((cluster, 0));
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Writes all refcounts anew, behind everything else, and only then lets the header name them.
@@ -637,7 +665,9 @@ impl Qcow2 {
         check.count_refcount_structures();
         check.refcounts(repair)?;
         if !check.report.incomplete {
-            check.copied(repair == Repair::All)?;
+            // The flags are set by the refcounts: these must be right before.
+            let right = check.report.corruptions == 0 && repair == Repair::Leaks;
+            check.copied(repair == Repair::All || right)?;
         }
         let report = check.report;
         let clean = report.corruptions == 0 && report.check_errors == 0 && !report.incomplete;

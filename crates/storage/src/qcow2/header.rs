@@ -321,7 +321,10 @@ impl Header {
         }
         let name = self.backing_file.as_deref().unwrap_or("");
         let room = self.cluster_size() as usize;
-        if self.version == 3 && bytes.len() + 16 + FEATURES.len() * 48 + name.len() <= room {
+        // With a backing file they are left out: its name then is in the file's first sector with all that can change, which
+        // is written as a whole or not at all.
+        let fits = name.is_empty() && bytes.len() + 16 + FEATURES.len() * 48 <= room;
+        if self.version == 3 && fits {
             let mut table = Vec::new();
             for (kind, bit, name) in FEATURES {
                 table.extend([*kind, *bit]);

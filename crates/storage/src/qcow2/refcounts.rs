@@ -415,6 +415,9 @@ impl Meta {
             self.refcounts.cache.remove(&index);
             self.refcounts.table[index] = 0;
             self.refcounts.table_dirty.insert(index);
+            if let Some(reserved) = &mut self.reserved {
+                reserved.remove(&cluster);
+            }
         }
         Ok(alone)
     }
