@@ -76,9 +76,9 @@ echo "dormer: edid $(wc -c < $card/edid)"
 echo "dormer: size $(cat /sys/class/graphics/fb0/virtual_size)"
 echo "dormer: lines ready"
 read go
-# White all over.
-tr '\0' '\377' < /dev/zero | head -c $((1024 * 768 * 4)) > /dev/fb0
-echo "dormer: white"
+# The console clears the screen to light grey.
+printf '\033[47m\033[2J' > /dev/tty0
+echo "dormer: grey"
 read go
 for i in $(seq 100); do
     [ "$(head -n 1 $card/modes)" = 800x600 ] && break
@@ -169,14 +169,11 @@ fn linux_sets_modes_on_the_gpu() -> Result<()> {
         "{black} of the console is black"
     );
     machine.send("go\n")?;
-    machine.expect("dormer: white", PATIENCE)?;
+    machine.expect("dormer: grey", PATIENCE)?;
     let deadline = Instant::now() + Duration::from_secs(30);
     // What is drawn through fbdev is flushed a little later.
-    while picture(&mut machine, "gpu-white.png")?.share([255, 255, 255], 0) < 0.9 {
-        ensure!(
-            Instant::now() < deadline,
-            "the screen does not become white"
-        );
+    while picture(&mut machine, "gpu-grey.png")?.share([0xaa; 3], 0) < 0.9 {
+        ensure!(Instant::now() < deadline, "the screen does not become grey");
         std::thread::sleep(Duration::from_millis(100));
     }
     let vnc = machine.vnc()?;
@@ -184,6 +181,12 @@ fn linux_sets_modes_on_the_gpu() -> Result<()> {
     machine.send("go\n")?;
     machine.expect("dormer: now ", PATIENCE)?;
     machine.expect("800x600", Duration::from_secs(10))?;
+    // The kernel's console follows a little later.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while picture(&mut machine, "gpu-resized.png")?.width != 800 {
+        ensure!(Instant::now() < deadline, "the console keeps its size");
+        std::thread::sleep(Duration::from_millis(100));
+    }
     machine.send("go\n")?;
     ensure!(machine.wait(PATIENCE)?.success());
     Ok(())
@@ -227,6 +230,8 @@ fn position(whole: &[i16], part: &[i16]) -> Option<usize> {
 
 /// Plays a file and records one with a sound card; the guest sends the recording over the serial line, as text.
 const SOUND: &str = r#"
+export PATH=/bin:/usr/bin
+for i in $(seq 100); do [ -e /proc/asound/card0 ] && break; sleep 0.1; done
 echo "dormer: card $(cat /proc/asound/card0/id) $(grep -c : /proc/asound/pcm)"
 cat /proc/asound/cards
 head -n 12 "/proc/asound/card0/codec#0" 2>/dev/null
@@ -245,7 +250,8 @@ echo "dormer: warnings $(dmesg | grep -c -i -e 'hda.*timeout' -e 'hda.*error' -e
 poweroff -f
 "#;
 
-fn play(devices: &str, modules: &[&str], captures: bool) -> Result<String> {
+/// `lost`: frames at the end that the guest's driver does not play.
+fn play(devices: &str, modules: &[&str], captures: bool, lost: usize) -> Result<String> {
     let folder = tempfile::tempdir()?;
     let (source, played) = (
         folder.path().join("tones.wav"),
@@ -270,7 +276,7 @@ fn play(devices: &str, modules: &[&str], captures: bool) -> Result<String> {
     let same = all[at..].iter().zip(&expected).take_while(|(a, b)| a == b);
     let same = same.count();
     ensure!(
-        same == expected.len(),
+        same + lost * 2 >= expected.len(),
         "{same} of {} samples arrived, {} in the file from {at}\n{log}",
         expected.len(),
         all.len()
@@ -296,8 +302,10 @@ fn play(devices: &str, modules: &[&str], captures: bool) -> Result<String> {
 fn linux_plays_and_records_on_hd_audio() -> Result<()> {
     let log = play(
         "-device intel-hda -device hda-duplex,audiodev=snd",
-        &["virtio_pci", "snd-hda-intel", "snd-hda-codec-generic"],
+        // The kernel's own modprobe is not there: what drives the codec has to be there before it.
+        &["virtio_pci", "snd-hda-codec-generic", "snd-hda-intel"],
         true,
+        0,
     )?;
     ensure!(said(&log, "card").starts_with("Intel"), "{log}");
     println!("{}", &log[log.find("dormer: card").unwrap_or(0)..]);
@@ -310,6 +318,8 @@ fn linux_plays_on_usb_audio() -> Result<()> {
         "-device qemu-xhci -device usb-audio,audiodev=snd",
         &["xhci-pci", "snd-usb-audio"],
         false,
+        // Linux 6.1 closes the stream before its last packets: QEMU's guest loses as much.
+        240,
     )?;
     println!("{}", &log[log.find("dormer: card").unwrap_or(0)..]);
     Ok(())

@@ -16,11 +16,21 @@ pub fn files(suite: Suite, packages: &[&str], paths: &[&str]) -> Result<Vec<(Str
         .collect::<Result<Vec<_>>>()?;
     let mut files = Vec::new();
     for path in paths {
-        let found = roots
+        let found: Vec<PathBuf> = roots
             .iter()
-            .find_map(|root| resolve(&roots, root, Path::new(path)))
+            .filter_map(|root| resolve(&roots, root, Path::new(path)))
+            .collect();
+        let first = found
+            .first()
             .with_context(|| format!("none of {packages:?} has {path}"))?;
-        add(&roots, &found, path, &mut files)?;
+        if !first.is_dir() {
+            add(&roots, first, path, &mut files)?;
+            continue;
+        }
+        // A folder may have parts in several packages.
+        for folder in &found {
+            add(&roots, folder, path, &mut files)?;
+        }
     }
     Ok(files)
 }
