@@ -111,6 +111,9 @@ fn the_distributions_chain_starts() -> Result<()> {
     Ok(())
 }
 
+/// In the boot loader's menu.
+const MENU: &str = "Reboot Into Firmware Interface";
+
 /// The same program: signed by a key in db it starts, unsigned it does not.
 #[test]
 fn only_what_is_signed_starts() -> Result<()> {
@@ -137,7 +140,7 @@ fn only_what_is_signed_starts() -> Result<()> {
     );
     machine.kill()?;
     let mut machine = start(&variables, &stick(&signed, folder)?)?;
-    machine.expect("No loader found", PATIENCE)?;
+    machine.expect(MENU, PATIENCE)?;
     Ok(())
 }
 

@@ -59,6 +59,7 @@ impl Output {
 pub struct Builder {
     program: PathBuf,
     arguments: Vec<OsString>,
+    environment: Vec<(String, OsString)>,
     qmp: bool,
 }
 
@@ -72,6 +73,7 @@ impl Builder {
         Builder {
             program: program.into(),
             arguments,
+            environment: Vec::new(),
             qmp: true,
         }
     }
@@ -80,6 +82,12 @@ impl Builder {
     pub fn args(mut self, words: &str) -> Builder {
         self.arguments
             .extend(words.split_whitespace().map(OsString::from));
+        self
+    }
+
+    /// A variable of the program's environment.
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Builder {
+        self.environment.push((name.into(), value.into()));
         self
     }
 
@@ -115,6 +123,7 @@ impl Builder {
         self.arguments.extend(add.into_iter().map(OsString::from));
         let mut child = Command::new(&self.program)
             .args(&self.arguments)
+            .envs(self.environment)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

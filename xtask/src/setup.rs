@@ -149,6 +149,25 @@ const TOOLS: &[Tool] = &[
         debian: "chromium",
         homebrew: None,
     },
+    // What the window loads on X11.
+    Tool {
+        purpose: Purpose::Look,
+        probe: "/usr/share/doc/libxkbcommon-x11-0",
+        debian: "libxkbcommon-x11-0",
+        homebrew: None,
+    },
+    Tool {
+        purpose: Purpose::Look,
+        probe: "/usr/share/doc/libxcursor1",
+        debian: "libxcursor1",
+        homebrew: None,
+    },
+    Tool {
+        purpose: Purpose::Look,
+        probe: "/usr/share/doc/libxi6",
+        debian: "libxi6",
+        homebrew: None,
+    },
     Tool {
         purpose: Purpose::Look,
         probe: "Xvfb",

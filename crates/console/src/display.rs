@@ -4,8 +4,9 @@ use crate::frames::{Frames, Viewer};
 use crate::seat::{Routes, Seat};
 use device::input::Input;
 use device::screen::{Cursor, Screen, Surface};
-use parking_lot::RwLock;
-use std::sync::Arc;
+use parking_lot::{Mutex, RwLock};
+use std::sync::{Arc, Weak};
+use std::time::SystemTime;
 
 /// The machine's display: the screen whose mode the guest set last, and the devices that take input.
 pub struct Display {
@@ -13,6 +14,19 @@ pub struct Display {
     heads: RwLock<Vec<Head>>,
     frames: Arc<Frames>,
     routes: Arc<Routes>,
+    guarded: Mutex<Vec<Weak<dyn Guarded>>>,
+}
+
+/// A console that asks its clients for a password.
+pub trait Guarded: Send + Sync {
+    /// Sets what new clients have to know; `None` lets nobody in. False if it asks for none.
+    fn set_password(&self, password: Option<&str>) -> bool;
+
+    /// The password is good until then; `None`: for ever. False if it asks for none.
+    fn expire(&self, at: Option<SystemTime>) -> bool;
+
+    /// Sends its clients away.
+    fn disconnect(&self);
 }
 
 /// A head of a device that may have several.
@@ -42,6 +56,7 @@ impl Display {
             heads: RwLock::default(),
             frames,
             routes: Arc::default(),
+            guarded: Mutex::default(),
         })
     }
 
@@ -92,6 +107,20 @@ impl Display {
     /// A place to give input from, for one console or one client of it.
     pub fn seat(&self) -> Seat {
         Seat::new(self.routes.clone(), self.frames.clone())
+    }
+
+    /// Adds a console with a password; it is forgotten when it ends.
+    pub(crate) fn add_guarded(&self, console: Weak<dyn Guarded>) {
+        self.guarded.lock().push(console);
+    }
+
+    /// The consoles with passwords.
+    pub fn guarded(&self) -> Vec<Arc<dyn Guarded>> {
+        self.guarded
+            .lock()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect()
     }
 
     /// The picture as it is now; `None` if no screen was ever set up.
@@ -169,7 +198,6 @@ fn sound(surface: &Surface) -> bool {
 mod tests {
     use super::*;
     use device::screen::next_setup;
-    use parking_lot::Mutex;
 
     struct Plain(u64, Mutex<Option<Surface>>);
 

@@ -14,6 +14,7 @@ pub mod screenshot;
 mod seat;
 pub mod serial;
 mod stream;
+mod typist;
 
 pub mod vnc;
 pub mod web;
@@ -21,6 +22,6 @@ pub mod web;
 pub mod window;
 
 pub use controls::Controls;
-pub use display::Display;
+pub use display::{Display, Guarded};
 pub use frames::{Frame, Rectangle, TILE, Viewer};
 pub use seat::Seat;

@@ -35,6 +35,8 @@ pub enum Request {
 pub struct CommandLine {
     pub machine: Description,
     pub displays: Displays,
+    /// Passwords and the like, by their ids (`-object secret`).
+    pub secrets: Vec<(String, String)>,
     /// QMP servers: (socket specification, indented).
     pub qmp: Vec<(String, bool)>,
     pub pidfile: Option<PathBuf>,
@@ -459,7 +461,7 @@ fn plain(
                 drives.len(),
             )?);
         }
-        "object" => object(value, sources, networks)?,
+        "object" => object(value, sources, networks, &mut line.secrets)?,
         "serial" => serial(machine, value)?,
         "monitor" if value != "none" && value != "null" => {
             return Err(
@@ -737,13 +739,27 @@ fn policy(values: &mut KeyValues, default: Policy) -> Result<Policy, Error> {
     Ok(Policy { read, write })
 }
 
-fn object(value: &str, sources: &mut Vec<String>, networks: &mut Networks) -> Result<(), Error> {
+fn object(
+    value: &str,
+    sources: &mut Vec<String>,
+    networks: &mut Networks,
+    secrets: &mut Vec<(String, String)>,
+) -> Result<(), Error> {
     let mut values = KeyValues::parse(value, Some("qom-type"));
     let kind = values.take("qom-type").unwrap_or_default();
     let id = values
         .take("id")
         .ok_or_else(|| Error::new("Parameter 'id' is missing"))?;
     match kind.as_str() {
+        "secret" => {
+            if secrets.iter().any(|secret| secret.0 == id) {
+                return Err(Error::new(format!(
+                    "attempt to add duplicate property '{id}'"
+                )));
+            }
+            secrets.push((id, secret(&mut values)?));
+            return Ok(values.finish()?);
+        }
         "rng-builtin" => {}
         "filter-dump" => {
             networks.filter_dump(id.clone(), &mut values)?;
@@ -760,13 +776,51 @@ fn object(value: &str, sources: &mut Vec<String>, networks: &mut Networks) -> Re
         other => {
             return Err(
                 Error::new(format!("Dormer does not have the object type '{other}'"))
-                    .hint("It has: rng-builtin, rng-random, filter-dump"),
+                    .hint("It has: rng-builtin, rng-random, filter-dump, secret"),
             );
         }
     }
     values.finish()?;
     sources.push(id);
     Ok(())
+}
+
+/// The text of `-object secret`.
+fn secret(values: &mut KeyValues) -> Result<String, Error> {
+    let raw = match (values.take("data"), values.take("file")) {
+        (Some(data), None) => data.into_bytes(),
+        (None, Some(path)) => std::fs::read(&path)
+            .map_err(|e| Error::new(format!("Unable to read {path}: {}", crate::reason(&e))))?,
+        (Some(_), Some(_)) => {
+            return Err(Error::new("'file' and 'data' are mutually exclusive"));
+        }
+        (None, None) => return Err(Error::new("Must provide 'file' or 'data'")),
+    };
+    for key in ["keyid", "iv"] {
+        if values.take(key).is_some() {
+            return Err(Error::new(format!(
+                "Dormer does not have encrypted secrets ({key}=)"
+            )));
+        }
+    }
+    let plain = match values.take("format").as_deref() {
+        None | Some("raw") => raw,
+        Some("base64") => {
+            let text: Vec<u8> = raw
+                .into_iter()
+                .filter(|b| !b.is_ascii_whitespace())
+                .collect();
+            data_encoding::BASE64
+                .decode(&text)
+                .map_err(|_| Error::new("Base64 data is not valid"))?
+        }
+        Some(other) => {
+            return Err(Error::new(format!(
+                "Parameter 'format' does not accept value '{other}'"
+            )));
+        }
+    };
+    String::from_utf8(plain).map_err(|_| Error::new("Data from secret is not valid UTF-8"))
 }
 
 fn serial(machine: &mut Description, value: &str) -> Result<(), Error> {

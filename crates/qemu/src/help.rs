@@ -51,7 +51,7 @@ Devices
   -drive file=FILE[,if=virtio|none|pflash][,id=ID][,format=raw|qcow2][,media=disk|cdrom]
          [,readonly=on][,snapshot=on][,cache=...][,discard=...][,werror=...][,rerror=...]
   -cdrom FILE, -hda FILE, -snapshot
-  -object rng-builtin,id=ID
+  -object rng-builtin,id=ID | secret,id=ID,data=TEXT|file=FILE[,format=base64]
   -tpmdev managed,id=ID[,state=FOLDER][,optional=on]   a TPM 2.0 by swtpm, which Dormer starts
   -tpmdev emulator,id=ID,chardev=C -chardev socket,id=C,path=SOCKET   or by a running one
 
@@ -75,7 +75,8 @@ Screen, serial line, control
                                  a window (gtk, sdl and cocoa mean it too); Ctrl-Alt-H in it lists its keys
   -display none|vnc=...          without -display: a window if there is a display, else VNC on the first free port
   -display web[=[HOST]:PORT][,name=NAME]  a page for browsers, at the address printed
-  -vnc [HOST]:N[,to=L][,password=on] | unix:PATH
+  -vnc [HOST]:N[,to=L][,password=on|password-secret=ID] | unix:PATH
+                                 Ctrl-Alt-Shift-V in a viewer types what was copied there
   -serial stdio|mon:stdio|file:F|unix:F[,server=on]|tcp:H:P[,server=on]|pty|null|none
   -qmp unix:F[,server=on][,wait=off] | tcp:H:P[,server=on][,wait=off]
   -nographic                     no screen, serial line on this terminal (Ctrl-A X ends)
@@ -124,7 +125,7 @@ pub fn requested(given: &[Given]) -> Result<Option<String>, Error> {
             "display" => "Available display backend types:\nnone\nvnc\nweb\nwindow\n".to_string(),
             "audio" if value.contains("model=") => crate::sound::cards().to_string(),
             "audiodev" | "audio" => crate::sound::drivers(),
-            "object" => "List of user creatable objects:\n  rng-builtin\n  rng-random\n  filter-dump\n".to_string(),
+            "object" => "List of user creatable objects:\n  rng-builtin\n  rng-random\n  filter-dump\n  secret\n".to_string(),
             "netdev" => crate::network::BACKENDS.to_string(),
             "nic" | "net" => crate::network::MODELS.to_string(),
             "drive" => "Supported formats: raw qcow2\n".to_string(),

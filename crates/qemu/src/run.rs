@@ -88,7 +88,7 @@ pub fn run(program: &str, mut line: CommandLine) -> Result<(), Error> {
         running: running.clone(),
     });
     let fallback = !line.displays.chosen && window.is_none();
-    let _servers = screens(&board, &line.displays, &buttons, fallback)?;
+    let _servers = screens(&board, &line.displays, &line.secrets, &buttons, fallback)?;
     let input = board.serial_input();
     control.wait().map_err(failed)?;
     let machine = Machine::start(board).map_err(failed)?;
@@ -238,14 +238,26 @@ struct Servers {
 fn screens(
     board: &Board,
     displays: &Displays,
+    secrets: &[(String, String)],
     buttons: &Arc<Buttons>,
     fallback: bool,
 ) -> Result<Servers, Error> {
     let mut servers = Servers::default();
     let mut start = |mut options: VncOptions, option: &str| {
         options.name = buttons.name();
+        let password = match &options.secret {
+            Some(id) => {
+                let found = secrets.iter().find(|secret| secret.0 == *id);
+                let missing = || Error::new(format!("No secret with id '{id}'")).of(option);
+                Some(found.ok_or_else(missing)?.1.as_str())
+            }
+            None => None,
+        };
         let server = VncServer::start(board.display().clone(), &options)
             .map_err(|e| failed(e).of(option))?;
+        if password.is_some() {
+            server.set_password(password);
+        }
         println!("VNC server running on {}", server.location());
         servers.vnc.push(server);
         Ok::<_, Error>(())

@@ -2,6 +2,7 @@
 
 mod browser;
 mod web;
+mod window;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,6 +26,8 @@ pub struct Arguments {
 enum Console {
     /// The web console, in a headless browser.
     Web,
+    /// The window, on a display of its own.
+    Window,
 }
 
 /// For slow hosts.
@@ -40,19 +43,19 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     std::fs::create_dir_all(&arguments.output)?;
     match arguments.console {
         Console::Web => web::run(&program, &arguments.output),
+        Console::Window => window::run(&program, &arguments.output),
     }
 }
 
 /// Firmware's shell on the screen, which takes keys and prints what it does on the serial line as well.
-fn shell(program: &Path, display: &str) -> Result<Machine> {
-    Builder::new(program)
+fn shell(program: &Path, display: &str) -> Result<Builder> {
+    Ok(Builder::new(program)
         .args("-machine virt -cpu max -m 512M -name Shell")
         .args("-device qemu-xhci -device usb-kbd -device usb-tablet -device ramfb")
         .arg("-bios")
         .arg(guests::firmware(Suite::Bookworm, "QEMU_EFI.fd")?)
         .args("-display")
-        .arg(display)
-        .start()
+        .arg(display))
 }
 
 /// Waits for the shell's prompt, past its countdown.

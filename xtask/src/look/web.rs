@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::browser::Browser;
 
 pub fn run(program: &Path, output: &Path) -> Result<()> {
-    let mut machine = super::shell(program, "web")?;
+    let mut machine = super::shell(program, "web")?.start()?;
     let url = machine.announced("Web console at ")?;
     super::prompt(&mut machine)?;
     let mut browser = Browser::start()?;

@@ -36,6 +36,8 @@ pub struct VncOptions {
     pub address: VncAddress,
     /// Clients have to know a password, which is set later; until then none is let in.
     pub password: bool,
+    /// The id of the secret that is the password from the start (`password-secret=`).
+    pub secret: Option<String>,
     pub share: Share,
     /// The desktop's name in the viewer's title.
     pub name: String,
@@ -66,6 +68,7 @@ impl VncOptions {
                 to: Some(99),
             },
             password: false,
+            secret: None,
             share: Share::default(),
             name: "Dormer".into(),
         }
@@ -96,6 +99,10 @@ impl VncOptions {
                     *to = Some(number(value)?);
                 }
                 "password" => options.password = on_off("password", value)?,
+                "password-secret" => {
+                    options.password = true;
+                    options.secret = Some(value.into());
+                }
                 "share" => {
                     options.share = match value {
                         "allow-exclusive" => Share::AllowExclusive,
@@ -111,10 +118,9 @@ impl VncOptions {
                 }
                 // Says that no lossy encoding is wanted, and none is ever used.
                 "lossy" if !on_off("lossy", value)? => {}
-                "websocket" | "reverse" | "password-secret" | "tls-creds" | "tls-authz"
-                | "sasl" | "sasl-authz" | "acl" | "lossy" | "non-adaptive" | "key-delay-ms"
-                | "audiodev" | "power-control" | "id" | "display" | "head" | "connections"
-                | "ipv4" | "ipv6" => {
+                "websocket" | "reverse" | "tls-creds" | "tls-authz" | "sasl" | "sasl-authz"
+                | "acl" | "lossy" | "non-adaptive" | "key-delay-ms" | "audiodev"
+                | "power-control" | "id" | "display" | "head" | "connections" | "ipv4" | "ipv6" => {
                     return Err(OptionError::NotBuilt(key.into()));
                 }
                 _ => return Err(OptionError::Unknown(key.into())),
@@ -190,6 +196,8 @@ mod tests {
             .unwrap()
             .unwrap();
         assert!(options.password && options.share == Share::ForceShared);
+        let secret = VncOptions::parse(":0,password-secret=s").unwrap().unwrap();
+        assert!(secret.password && secret.secret.as_deref() == Some("s"));
         assert!(VncOptions::parse(":0,password").unwrap().unwrap().password);
         let error = |text| VncOptions::parse(text).unwrap_err().to_string();
         assert_eq!(error("localhost"), "no vnc port specified in 'localhost'");

@@ -3,18 +3,18 @@
 use super::handshake::{self, Access};
 use super::options::{FIRST_PORT, Share, VncAddress, VncOptions};
 use super::session;
-use crate::Display;
 use crate::stream::{Listener, Stream};
+use crate::{Display, Guarded};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// More connections than that, greeted or not, are closed at once.
 const MAX_CLIENTS: usize = 32;
@@ -52,10 +52,46 @@ pub(super) struct Shared {
     pub(super) display: Arc<Display>,
     pub(super) name: String,
     share: Share,
-    password: Option<Mutex<Option<String>>>,
+    password: Option<Mutex<Password>>,
     clients: Mutex<BTreeMap<u64, Stream>>,
     next: AtomicU64,
     ended: AtomicBool,
+}
+
+/// What clients have to know, and until when it is good.
+#[derive(Default)]
+struct Password {
+    text: Option<String>,
+    until: Option<SystemTime>,
+}
+
+impl Password {
+    fn now(&self) -> Option<String> {
+        let good = self.until.is_none_or(|until| SystemTime::now() < until);
+        self.text.clone().filter(|_| good)
+    }
+}
+
+impl Guarded for Shared {
+    fn set_password(&self, password: Option<&str>) -> bool {
+        let Some(current) = &self.password else {
+            return false;
+        };
+        current.lock().text = password.map(str::to_string);
+        true
+    }
+
+    fn expire(&self, at: Option<SystemTime>) -> bool {
+        let Some(current) = &self.password else {
+            return false;
+        };
+        current.lock().until = at;
+        true
+    }
+
+    fn disconnect(&self) {
+        self.clients.lock().values().for_each(Stream::shut_down);
+    }
 }
 
 impl VncServer {
@@ -77,6 +113,8 @@ impl VncServer {
             next: AtomicU64::new(0),
             ended: AtomicBool::new(false),
         });
+        let guarded: Weak<dyn Guarded> = Arc::<Shared>::downgrade(&shared);
+        shared.display.add_guarded(guarded);
         let accepting = {
             let shared = shared.clone();
             std::thread::Builder::new()
@@ -116,13 +154,7 @@ impl VncServer {
     /// Sets the password that new clients have to know; `None` lets nobody in. Returns false if the server was started
     /// without `password=on`, and nothing changes.
     pub fn set_password(&self, password: Option<&str>) -> bool {
-        match &self.shared.password {
-            Some(current) => {
-                *current.lock() = password.map(str::to_string);
-                true
-            }
-            None => false,
-        }
+        Guarded::set_password(&*self.shared, password)
     }
 
     /// Connections, greeted or not.
@@ -281,7 +313,7 @@ fn serve(shared: &Arc<Shared>, mut stream: Stream, id: u64) -> io::Result<()> {
     stream.set_timeouts(Some(HANDSHAKE), Some(WRITE))?;
     let access = match &shared.password {
         None => Access::Open,
-        Some(password) => Access::Password(password.lock().clone()),
+        Some(password) => Access::Password(password.lock().now()),
     };
     let share = handshake::greet(&mut stream, &access).inspect_err(|error| {
         if error.kind() == io::ErrorKind::PermissionDenied {

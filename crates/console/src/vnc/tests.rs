@@ -83,6 +83,7 @@ impl Recorder {
 }
 
 struct Bench {
+    display: Arc<Display>,
     server: VncServer,
     picture: Arc<Picture>,
     input: Arc<Recorder>,
@@ -103,7 +104,8 @@ fn bench(options: &str) -> Bench {
         .unwrap();
     options.name = "test".into();
     Bench {
-        server: VncServer::start(display, &options).unwrap(),
+        server: VncServer::start(display.clone(), &options).unwrap(),
+        display,
         picture,
         input,
     }
@@ -605,6 +607,56 @@ fn old_versions_and_passwords() {
         client.update();
         assert_eq!(attempt(version, "falsch").0, 1);
     }
+}
+
+#[test]
+fn passwords_run_out() {
+    let bench = bench(",password=on");
+    let guarded = bench.display.guarded();
+    assert_eq!(guarded.len(), 1);
+    let lets_in = || {
+        let mut stream = Client::connect(&bench);
+        take::<12>(&mut stream);
+        stream.write_all(b"RFB 003.008\n").unwrap();
+        take::<2>(&mut stream);
+        stream.write_all(&[2]).unwrap();
+        let challenge = take::<16>(&mut stream);
+        let answer = auth::response("x", &challenge);
+        stream.write_all(&answer).unwrap();
+        take::<4>(&mut stream) == [0; 4]
+    };
+    let now = std::time::SystemTime::now();
+    assert!(guarded[0].set_password(Some("x")) && lets_in());
+    assert!(guarded[0].expire(Some(now)) && !lets_in());
+    assert!(guarded[0].expire(Some(now + Duration::from_secs(1000))) && lets_in());
+    assert!(guarded[0].expire(None) && guarded[0].set_password(None) && !lets_in());
+}
+
+#[test]
+fn copied_text_is_typed_when_asked_for() {
+    let bench = bench("");
+    let mut client = Client::new(&bench);
+    let text = b"Ab";
+    let mut message = vec![6, 0, 0, 0, 0, 0, 0, text.len() as u8];
+    message.extend_from_slice(text);
+    client.stream.write_all(&message).unwrap();
+    // Control, Alt, Shift, V.
+    for keysym in [0xffe3, 0xffe9, 0xffe1, 0x56] {
+        client.stream.write_all(&key(keysym, true)).unwrap();
+    }
+    for keysym in [0x56, 0xffe1, 0xffe9, 0xffe3] {
+        client.stream.write_all(&key(keysym, false)).unwrap();
+    }
+    let events = bench.input.take(12);
+    let typed = [
+        pressed(0xe1, true),
+        pressed(0x04, true),
+        pressed(0x04, false),
+        pressed(0xe1, false),
+        pressed(0x05, true),
+        pressed(0x05, false),
+    ];
+    assert_eq!(events[6..], typed, "{events:?}");
 }
 
 #[test]

@@ -20,6 +20,7 @@ use super::server::Shared;
 use crate::dirty::{Dirty, copy};
 use crate::frames::{Rectangle, Viewer};
 use crate::stream::Stream;
+use crate::typist::Typist;
 use crate::{Controls, Display, Seat, keys};
 use device::input::Button;
 use flate2::Compression;
@@ -29,8 +30,6 @@ use serde_json::json;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 
@@ -42,12 +41,6 @@ const UPDATE: u64 = 256 * 1024;
 
 /// Between looks at what the machine is doing.
 const STATE: Duration = Duration::from_millis(400);
-
-/// For each press and release of typed text: firmware polls its keyboard every 20 ms.
-const PACE: Duration = Duration::from_millis(20);
-
-/// Texts that wait to be typed, of a page.
-const WAITING_TEXTS: usize = 4;
 
 /// What the reading side tells the writing side.
 struct Client {
@@ -137,7 +130,10 @@ pub(super) fn run(stream: Stream, begun: Vec<u8>, shared: &Arc<Shared>) -> io::R
         .max_frame_size(Some(LONGEST));
     let seat = Arc::new(shared.display.seat());
     let result = Reader {
-        typist: Typist::new(seat.clone(), client.clone()),
+        typist: {
+            let client = client.clone();
+            Typist::new(seat.clone(), move |note| tell_note(&client, note))
+        },
         client: &client,
         seat,
         controls: &*shared.controls,
@@ -228,81 +224,6 @@ impl Reader<'_> {
                 Action::Resume => self.controls.resume(),
                 Action::Quit => self.controls.quit(),
             },
-        }
-    }
-}
-
-/// Types on a thread of its own, so that the reader goes on meanwhile.
-struct Typist {
-    seat: Arc<Seat>,
-    client: Arc<Client>,
-    /// Counts stops: a text that was given before one is not typed further.
-    stops: Arc<AtomicU64>,
-    texts: Option<SyncSender<(u64, String)>>,
-}
-
-impl Typist {
-    fn new(seat: Arc<Seat>, client: Arc<Client>) -> Typist {
-        Typist {
-            seat,
-            client,
-            stops: Arc::default(),
-            texts: None,
-        }
-    }
-
-    fn add(&mut self, text: String) {
-        if self.texts.is_none() {
-            let (send, receive) = sync_channel(WAITING_TEXTS);
-            let (seat, client) = (self.seat.clone(), self.client.clone());
-            let stops = self.stops.clone();
-            let spawned = std::thread::Builder::new()
-                .name("web typing".into())
-                .spawn(move || type_texts(&receive, &seat, &client, &stops));
-            match spawned {
-                Ok(_) => self.texts = Some(send),
-                Err(error) => tracing::error!(%error, "no thread to type with"),
-            }
-        }
-        let now = self.stops.load(Ordering::SeqCst);
-        if let Some(texts) = &self.texts
-            && texts.try_send((now, text)).is_err()
-        {
-            tell_note(
-                &self.client,
-                "Too much to type at once: the last text was left out.",
-            );
-        }
-    }
-
-    fn stop(&self) {
-        self.stops.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-impl Drop for Typist {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-fn type_texts(texts: &Receiver<(u64, String)>, seat: &Seat, client: &Client, stops: &AtomicU64) {
-    while let Ok((given, text)) = texts.recv() {
-        let mut untypable = String::new();
-        for c in text.chars() {
-            if stops.load(Ordering::SeqCst) != given {
-                break;
-            }
-            if seat.type_text(c.encode_utf8(&mut [0; 4]), PACE).is_err()
-                && !untypable.contains(c)
-                && untypable.len() < 40
-            {
-                untypable.push(c);
-            }
-        }
-        if !untypable.is_empty() {
-            let note = format!("Not on a US keyboard, and left out: {untypable}");
-            tell_note(client, &note);
         }
     }
 }

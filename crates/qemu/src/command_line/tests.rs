@@ -458,3 +458,27 @@ fn windows_by_all_their_names() {
         );
     }
 }
+
+#[test]
+fn secrets() {
+    let line = run(
+        "-machine virt -object secret,id=a,data=geheim -object secret,id=b,data=Z2VoZWlt,format=base64 -vnc :1,password-secret=a",
+    );
+    assert_eq!(
+        line.secrets,
+        [("a".into(), "geheim".into()), ("b".into(), "geheim".into())]
+    );
+    for (line, message) in [
+        ("secret,id=a", "Must provide 'file' or 'data'"),
+        ("secret,id=a,data=x,file=y", "mutually exclusive"),
+        (
+            "secret,id=a,file=/nonexistent",
+            "Unable to read /nonexistent",
+        ),
+        ("secret,id=a,data=?,format=base64", "Base64"),
+        ("secret,id=a,data=x,keyid=k", "encrypted secrets"),
+    ] {
+        let line = format!("-machine virt -object {line}");
+        assert!(error(&line).contains(message), "{line}: {}", error(&line));
+    }
+}

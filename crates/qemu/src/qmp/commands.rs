@@ -1,6 +1,7 @@
 //! The commands.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use device::input::{Button, Key};
 use machine::control::{Cause, Handle, RunState};
@@ -13,7 +14,9 @@ use super::session::QmpError;
 pub type Command = fn(&Value, &Handle) -> Result<Value, QmpError>;
 
 const COMMANDS: &[(&str, Command)] = &[
+    ("change-vnc-password", change_vnc_password),
     ("cont", cont),
+    ("expire_password", expire_password),
     ("input-send-event", input_send_event),
     ("query-block", query_block),
     ("query-commands", query_commands),
@@ -29,6 +32,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("screendump", screendump),
     ("send-key", send_key),
     ("set_link", set_link),
+    ("set_password", set_password),
     ("stop", stop),
     ("system_powerdown", system_powerdown),
     ("system_reset", system_reset),
@@ -238,6 +242,91 @@ fn quit(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
     Ok(json!({}))
 }
 
+/// The consoles with passwords, if `protocol` is theirs.
+fn guarded(protocol: &str, machine: &Handle) -> Result<Vec<Arc<dyn console::Guarded>>, QmpError> {
+    match protocol {
+        "vnc" => Ok(machine.board().display().guarded()),
+        other => Err(QmpError::generic(format!(
+            "Parameter 'protocol' does not accept value '{other}'"
+        ))),
+    }
+}
+
+fn set_password(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Arguments {
+        protocol: String,
+        password: String,
+        connected: Option<String>,
+    }
+    let given: Arguments = arguments(value)?;
+    let disconnect = match given.connected.as_deref() {
+        None | Some("keep") => false,
+        Some("disconnect") => true,
+        Some("fail") => return Err(QmpError::generic("VNC knows 'keep' and 'disconnect' only")),
+        Some(other) => {
+            return Err(QmpError::generic(format!(
+                "Parameter 'connected' does not accept value '{other}'"
+            )));
+        }
+    };
+    let consoles = guarded(&given.protocol, machine)?;
+    let set = |console: &Arc<dyn console::Guarded>| console.set_password(Some(&given.password));
+    if consoles.iter().filter(|console| set(console)).count() == 0 {
+        return Err(QmpError::generic("Could not set password"));
+    }
+    if disconnect {
+        consoles.iter().for_each(|console| console.disconnect());
+    }
+    Ok(json!({}))
+}
+
+fn change_vnc_password(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Arguments {
+        password: String,
+    }
+    let given: Arguments = arguments(value)?;
+    let again = json!({ "protocol": "vnc", "password": given.password });
+    set_password(&again, machine)
+}
+
+fn expire_password(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Arguments {
+        protocol: String,
+        time: String,
+    }
+    let given: Arguments = arguments(value)?;
+    let at = expiry(&given.time).ok_or_else(|| {
+        QmpError::generic(format!(
+            "Parameter 'time' does not accept value '{}'",
+            given.time
+        ))
+    })?;
+    let consoles = guarded(&given.protocol, machine)?;
+    if consoles.iter().filter(|console| console.expire(at)).count() == 0 {
+        return Err(QmpError::generic("Could not set password expire time"));
+    }
+    Ok(json!({}))
+}
+
+/// `now`, `never`, `+SECONDS` from now, or seconds since 1970.
+fn expiry(text: &str) -> Option<Option<SystemTime>> {
+    let seconds = |text: &str| text.parse().ok().map(Duration::from_secs);
+    match text {
+        "now" => Some(Some(SystemTime::now())),
+        "never" => Some(None),
+        _ => match text.strip_prefix('+') {
+            Some(text) => SystemTime::now().checked_add(seconds(text)?).map(Some),
+            None => SystemTime::UNIX_EPOCH.checked_add(seconds(text)?).map(Some),
+        },
+    }
+}
+
 fn screendump(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -422,4 +511,25 @@ enum Send {
 
 fn axis_error(axis: &str) -> QmpError {
     QmpError::generic(format!("Parameter 'axis' does not accept value '{axis}'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expiries() {
+        assert_eq!(expiry("never"), Some(None));
+        let at = expiry("100").flatten();
+        assert_eq!(at, Some(SystemTime::UNIX_EPOCH + Duration::from_secs(100)));
+        assert!(expiry("+60").flatten() > expiry("now").flatten());
+        for text in ["", "x", "+", "-1", "+99999999999999999999"] {
+            assert_eq!(expiry(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_in_order() {
+        assert!(COMMANDS.is_sorted_by_key(|c| c.0));
+    }
 }
