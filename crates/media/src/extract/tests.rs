@@ -227,3 +227,139 @@ fn filesystem_walk(folder: &Path, visit: &mut dyn FnMut(&Path)) {
         }
     }
 }
+
+/// A directory entry of a WIM with its streams.
+fn entry(
+    name: &str,
+    attributes: u32,
+    hash: &[u8; 20],
+    tag: u32,
+    streams: &[(&str, [u8; 20])],
+) -> Vec<u8> {
+    let name: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let mut bytes = vec![0; 102];
+    bytes[8..12].copy_from_slice(&attributes.to_le_bytes());
+    bytes[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
+    bytes[64..84].copy_from_slice(hash);
+    bytes[88..92].copy_from_slice(&tag.to_le_bytes());
+    bytes[96..98].copy_from_slice(&(streams.len() as u16).to_le_bytes());
+    bytes[100..102].copy_from_slice(&(name.len() as u16).to_le_bytes());
+    bytes.extend(&name);
+    bytes.extend([0, 0]);
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    let length = bytes.len() as u64;
+    bytes[..8].copy_from_slice(&length.to_le_bytes());
+    for (name, hash) in streams {
+        let name: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let start = bytes.len();
+        bytes.extend([0; 16]);
+        bytes.extend(hash);
+        bytes.extend((name.len() as u16).to_le_bytes());
+        bytes.extend(&name);
+        bytes.extend([0, 0]);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        let length = (bytes.len() - start) as u64;
+        bytes[start..start + 8].copy_from_slice(&length.to_le_bytes());
+    }
+    bytes
+}
+
+/// A WIM of one image, uncompressed, whose top folder has `entries`.
+fn by_hand(contents: &[&[u8]], entries: &[Vec<u8>]) -> Vec<u8> {
+    use sha1::{Digest, Sha1};
+    let mut metadata = vec![8, 0, 0, 0, 0, 0, 0, 0];
+    let mut root = entry("", 0x10, &[0; 20], 0, &[]);
+    let children = (8 + root.len() + 8) as u64;
+    root[16..24].copy_from_slice(&children.to_le_bytes());
+    metadata.extend(root);
+    metadata.extend([0; 8]);
+    metadata.extend(entries.concat());
+    metadata.extend([0; 8]);
+    let mut bytes = vec![0; 208];
+    let mut table = Vec::new();
+    let mut resources = contents.to_vec();
+    resources.push(&metadata);
+    for (index, resource) in resources.iter().enumerate() {
+        let flags = u64::from(index + 1 == resources.len()) << 57;
+        table.extend((resource.len() as u64 | flags).to_le_bytes());
+        table.extend((bytes.len() as u64).to_le_bytes());
+        table.extend((resource.len() as u64).to_le_bytes());
+        table.extend([1, 0, 1, 0, 0, 0]);
+        table.extend(Sha1::digest(resource));
+        bytes.extend(*resource);
+    }
+    let xml: Vec<u8> = "\u{feff}<WIM><IMAGE INDEX=\"1\"><NAME>x</NAME></IMAGE></WIM>"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    for (at, resource) in [(48, &table), (72, &xml)] {
+        let place = bytes.len() as u64;
+        for (index, number) in [resource.len() as u64, place, resource.len() as u64]
+            .into_iter()
+            .enumerate()
+        {
+            let at = at + index * 8;
+            bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
+        }
+        bytes.extend(resource);
+    }
+    bytes[..8].copy_from_slice(b"MSWIM\0\0\0");
+    for (at, number) in [(8, 208u32), (12, 0x10D00), (40, 0x1_0001), (44, 1)] {
+        bytes[at..at + 4].copy_from_slice(&number.to_le_bytes());
+    }
+    bytes
+}
+
+/// Alternate streams and reparse points, which no file system of this host has, in a WIM made by hand.
+#[test]
+fn streams_and_reparse_points() {
+    use sha1::{Digest, Sha1};
+    let hash = |bytes: &[u8]| -> [u8; 20] { Sha1::digest(bytes).into() };
+    let (file, stream) = (&b"the file"[..], &b"[ZoneTransfer]"[..]);
+    // A junction to C:\Users: offsets and lengths of both names, then the names ([MS-FSCC] 2.1.2.5).
+    let name = |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
+    let (substitute, print) = (name("\\??\\C:\\Users"), name("C:\\Users"));
+    let mut junction = Vec::new();
+    for number in [0, substitute.len(), substitute.len() + 2, print.len()] {
+        junction.extend((number as u16).to_le_bytes());
+    }
+    junction.extend([&substitute[..], &[0, 0], &print, &[0, 0]].concat());
+    let unknown = &b"a file that the cloud keeps"[..];
+    let entries = [
+        entry(
+            "both",
+            0x20,
+            &[0; 20],
+            0,
+            &[("", hash(file)), ("Zone.Identifier", hash(stream))],
+        ),
+        entry("cloud", 0x420, &hash(unknown), 0x9000_001A, &[]),
+        entry("junction", 0x410, &hash(&junction), 0xA000_0003, &[]),
+        entry("Users", 0x10, &[0; 20], 0, &[]),
+    ];
+    let bytes = by_hand(&[file, stream, &junction, unknown], &entries);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hand.wim");
+    fs::write(&path, bytes).unwrap();
+    let path = path.to_str().unwrap();
+    run("wimlib-imagex", &["verify", path]);
+    let out = folder.path().join("out");
+    let summary = all(path, "/", &out, 1);
+    assert_eq!(fs::read(out.join("both")).unwrap(), file);
+    assert_eq!(
+        fs::read_link(out.join("junction")).unwrap(),
+        Path::new("Users")
+    );
+    assert_eq!(summary.notes.len(), 2, "{:?}", summary.notes);
+    assert!(summary.notes[0].contains("Zone.Identifier (14 bytes)"));
+    assert!(summary.notes[1].contains("0x9000001a"));
+    let one = folder.path().join("stream");
+    all(path, "both:zone.identifier", &one, 1);
+    assert_eq!(fs::read(&one).unwrap(), stream);
+    // Names that would lead elsewhere make the image unreadable.
+    for bad in ["..", "a/b", "."] {
+        let bytes = by_hand(&[file], &[entry(bad, 0x20, &hash(file), 0, &[])]);
+        fs::write(path, bytes).unwrap();
+        assert!(place::open(path).is_err(), "{bad}");
+    }
+}
