@@ -101,6 +101,8 @@ pub struct Core {
     pub debugging: bool,
     /// The current instruction is being stepped.
     pub(crate) stepping: bool,
+    /// The instruction before was stepped (SoftwareStep_DidNotStep is false).
+    pub(crate) stepped: bool,
     /// Levels last reported of the virtual and physical timer and the performance monitors.
     pub(crate) reported: [Option<bool>; 3],
     /// What the clock was last armed for.
@@ -139,6 +141,7 @@ impl Core {
             suspended: false,
             debugging: false,
             stepping: false,
+            stepped: false,
             reported: [None; 3],
             armed: None,
             hypervisor: None,
@@ -208,6 +211,7 @@ impl Core {
         self.exit = None;
         self.suspended = false;
         self.stepping = false;
+        self.stepped = false;
         self.waits.fill(0);
         self.has_waits = false;
         self.translation_epoch = self.translation_epoch.wrapping_add(1);

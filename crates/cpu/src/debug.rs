@@ -67,6 +67,7 @@ impl Core {
             return Ok(());
         }
         self.stepping = false;
+        let stepped = std::mem::take(&mut self.stepped);
         if self.state.debug.mdscr & mdscr::SS != 0 {
             if self.state.pstate & pstate::SS == 0 {
                 let class = if self.state.el == 0 {
@@ -74,8 +75,13 @@ impl Core {
                 } else {
                     class::STEP
                 };
-                // ISV, and EX where the instruction stepped was a load-exclusive.
-                let iss = 1 << 24 | u32::from(self.state.monitor.armed) << 6 | status::DEBUG;
+                // ISV where an instruction was stepped, and EX where that was a load-exclusive: not where the step became
+                // pending by an exception return (AArch64.SoftwareStepException).
+                let iss = if stepped {
+                    1 << 24 | u32::from(self.state.monitor.armed) << 6 | status::DEBUG
+                } else {
+                    status::DEBUG
+                };
                 return Err(self.take_synchronous(class, iss, None, self.state.pc));
             }
             self.stepping = true;
@@ -97,6 +103,7 @@ impl Core {
     pub fn after_instruction(&mut self) {
         if std::mem::take(&mut self.stepping) {
             self.state.pstate &= !pstate::SS;
+            self.stepped = true;
         }
     }
 

@@ -53,6 +53,7 @@ impl Core {
     /// Enters EL1's handler. `return_address` goes to ELR.
     fn enter_handler(&mut self, kind: u64, return_address: u64) {
         self.sync_pmu_filter();
+        (self.stepping, self.stepped) = (false, false);
         let s = &mut self.state;
         let origin = match (s.el, s.sp_sel) {
             (0, _) => 0x400,
@@ -232,7 +233,7 @@ impl Core {
         self.state.nzcv = spsr & pstate::NZCV;
         self.state.pc = if legal { self.branch_address(elr) } else { elr };
         // The step that ERET is part of, if any, is not the one it arms.
-        self.stepping = false;
+        self.stepped = std::mem::take(&mut self.stepping);
         self.refresh();
         self.check_interrupts();
     }

@@ -29,6 +29,8 @@ pub struct Request {
     pub el0: bool,
     /// PSTATE.PAN holds (always false for `el0` and for fetches).
     pub pan: bool,
+    /// A data access that is not aligned: to Device memory it is an alignment fault, before permissions are looked at.
+    pub misaligned: bool,
 }
 
 /// What memory is there.
@@ -494,6 +496,11 @@ impl Core {
             user,
             global: value & d::NG == 0,
         };
+        if request.misaligned && translation.memory == MemoryType::Device {
+            return Some(Err(Fault {
+                status: status::ALIGNMENT,
+            }));
+        }
         let may = translation.permissions(request.el0, request.pan);
         let permitted = match request.purpose {
             Purpose::Read => may.read,

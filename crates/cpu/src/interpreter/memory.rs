@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
 use ::memory::Found;
-use aarch64::esr::status;
+use aarch64::esr::{class, status};
 use portable_atomic::AtomicU128;
 
 use crate::core::Taken;
@@ -213,7 +213,7 @@ impl Interpreter {
         }
         let bytes = u32::from(access.bytes);
         let first = (0x1000 - (address & 0xfff) as u32).min(bytes);
-        let span = self.resolve(address, first, access)?;
+        let span = self.resolve(address, first, access, misaligned)?;
         if span.strict && misaligned {
             return Err(self.core.alignment_fault(address, reported(access.kind)));
         }
@@ -228,7 +228,7 @@ impl Interpreter {
             });
         }
         let second = address.wrapping_add(first.into());
-        let rest = self.resolve(second, bytes - first, access)?;
+        let rest = self.resolve(second, bytes - first, access, misaligned)?;
         if rest.strict && misaligned {
             return Err(self.core.alignment_fault(second, reported(access.kind)));
         }
@@ -257,7 +257,13 @@ impl Interpreter {
     }
 
     /// Where the bytes at `address`, all in one page, are.
-    fn resolve(&mut self, address: u64, bytes: u32, access: Access) -> Result<Span, Taken> {
+    fn resolve(
+        &mut self,
+        address: u64,
+        bytes: u32,
+        access: Access,
+        misaligned: bool,
+    ) -> Result<Span, Taken> {
         let regime = self.regime(access.unprivileged);
         let set = self.tlb.set(regime);
         let entry = *set.entry(address);
@@ -274,7 +280,7 @@ impl Interpreter {
                 AccessKind::Write => Purpose::Write,
                 AccessKind::ReadWrite => Purpose::ReadWrite,
             };
-            match self.fill(regime, address, purpose) {
+            match self.fill(regime, address, purpose, misaligned) {
                 Ok(filled) => filled,
                 Err(fault) => return Err(self.report(regime, address, access.kind, fault)),
             }
@@ -301,7 +307,7 @@ impl Interpreter {
         let mut access = reported(kind);
         let mut fault = fault;
         if kind == AccessKind::ReadWrite
-            && let Err(first) = self.fill(regime, address, Purpose::Read)
+            && let Err(first) = self.fill(regime, address, Purpose::Read, false)
         {
             access = DataAccess::Read;
             fault = first;
@@ -315,6 +321,7 @@ impl Interpreter {
         regime: Regime,
         address: u64,
         purpose: Purpose,
+        misaligned: bool,
     ) -> Result<(u64, usize, u64), Fault> {
         let space = self.world().space();
         if space.generation() != self.map_generation {
@@ -327,6 +334,7 @@ impl Interpreter {
             purpose,
             el0,
             pan: pan && purpose != Purpose::Execute,
+            misaligned,
         };
         let found = self.core.translate(space, address, request)?;
         let page = found.physical & !0xfff;
@@ -381,7 +389,7 @@ impl Interpreter {
         if entry.execute == page {
             return Ok(entry.addend.wrapping_add(page as usize) as *const u8);
         }
-        let (bits, addend, _) = self.fill(self.regime, address, Purpose::Execute)?;
+        let (bits, addend, _) = self.fill(self.regime, address, Purpose::Execute, false)?;
         if bits & NO_HOST != 0 {
             // Nothing there, or a device: it does not give instructions.
             return Err(Fault {
@@ -723,7 +731,17 @@ impl Interpreter {
             sp_base: false,
         };
         let start = address & !u64::from(BLOCK - 1);
-        let place = self.access_memory(start, access)?;
+        let place = match self.access_memory(start, access) {
+            Ok(place) => place,
+            Err(Taken) => {
+                // FAR has the address that was given, where it is not a watchpoint's (MemZero).
+                let class = self.core.state.esr[1] as u32 >> 26;
+                if matches!(class, class::DATA_ABORT | class::DATA_ABORT_LOWER) {
+                    self.core.state.far[1] = address;
+                }
+                return Err(Taken);
+            }
+        };
         let strict = self.tlb.set(self.regime).entry(start).write & ALIGNED_ONLY != 0;
         if place.host.is_null() || strict {
             return Err(self.core.alignment_fault(address, DataAccess::Write));

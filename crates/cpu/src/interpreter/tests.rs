@@ -344,8 +344,12 @@ fn a_block_is_zeroed_and_the_event_is_at_el1() {
         assert_eq!(board.dma.read_u64(DATA + at), Ok(0));
     }
     assert_eq!(board.dma.read_u64(DATA + 128), Ok(u64::MAX));
-    let device = board.run(&[0xd50b_7420], |s| s.x[0] = DEVICE);
+    // The address of a fault is the one given, wherever in the block it is (MemZero).
+    let device = board.run(&[0xd50b_7420], |s| s.x[0] = DEVICE + 70);
     assert_eq!(device.core().state.esr[1] & 0x3f, 0x21);
+    assert_eq!(device.core().state.far[1], DEVICE + 70);
+    let nowhere = board.run(&[0xd50b_7420], |s| s.x[0] = 0x80_0000_0046);
+    assert_eq!(nowhere.core().state.far[1], 0x80_0000_0046);
 }
 
 #[test]

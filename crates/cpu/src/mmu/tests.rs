@@ -92,6 +92,7 @@ impl Tables {
                 purpose,
                 el0: false,
                 pan: false,
+                misaligned: false,
             },
         )
     }
@@ -104,6 +105,7 @@ impl Tables {
                 purpose,
                 el0: true,
                 pan: false,
+                misaligned: false,
             },
         )
     }
@@ -239,6 +241,7 @@ fn permissions_follow_the_table() {
         purpose: Purpose::Read,
         el0: false,
         pan: true,
+        misaligned: false,
     };
     assert_eq!(
         t.core.translate(&t.space, 0x5000, pan),
@@ -282,6 +285,7 @@ fn access_flag_and_dirty_state() {
         purpose: Purpose::Read,
         el0: false,
         pan: false,
+        misaligned: false,
     };
     assert!(t.core.probe(&t.space, 0x5000, request).is_ok());
     assert_eq!(read(&t) & d::AF, 0);
@@ -413,8 +417,31 @@ fn survives_anything() {
             purpose,
             el0: random() & 1 == 0,
             pan: random() & 1 == 0,
+            misaligned: false,
         };
         hits += u32::from(t.core.translate(&t.space, address, request).is_ok());
     }
     assert!(hits > 100);
+}
+
+#[test]
+fn misaligned_accesses_of_devices_are_that_before_they_are_forbidden() {
+    let mut t = Tables::new(12, 39);
+    t.core.state.mair[1] = 0x04ff;
+    let (device, normal) = (0x1000, 0x2000);
+    let attributes = descriptor::AF | descriptor::READ_ONLY;
+    t.map(device, 39, 3, 0x1000 | attributes | 1 << 2);
+    t.map(normal, 39, 3, 0x2000 | attributes);
+    let write = |t: &Tables, address: u64, misaligned: bool| {
+        let request = Request {
+            purpose: Purpose::Write,
+            el0: false,
+            pan: false,
+            misaligned,
+        };
+        t.core.translate(&t.space, address, request).unwrap_err()
+    };
+    assert_eq!(write(&t, device + 1, true).status, status::ALIGNMENT);
+    assert_eq!(write(&t, device, false), fault(status::PERMISSION, 3));
+    assert_eq!(write(&t, normal + 1, true), fault(status::PERMISSION, 3));
 }

@@ -99,6 +99,7 @@ impl Core {
             purpose,
             el0: self.state.el == 0,
             pan: false,
+            misaligned: false,
         };
         match self.translate(world.space(), address, request) {
             // A hypervisor's tables do not map it.
@@ -124,6 +125,7 @@ impl Core {
             purpose: if write { Purpose::Write } else { Purpose::Read },
             el0: matches!(register, r::AT_S1E0R | r::AT_S1E0W),
             pan: with_pan && self.state.pstate & pstate::PAN != 0,
+            misaligned: false,
         };
         match self.probe(world.space(), address, request) {
             Err(fault) if is_external(fault) => {

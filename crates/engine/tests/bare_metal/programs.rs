@@ -719,6 +719,43 @@ fn the_guest_steps_its_programs() {
     );
 }
 
+/// A step that is pending from the start has stepped nothing: its syndrome says so.
+#[test]
+fn a_step_without_an_instruction_has_no_syndrome() {
+    let board = Board::new(1);
+    let mut c = prologue(&board);
+    // Handler of synchronous exceptions from EL0: logs ESR and ELR, arms the next step; ends with the SVC.
+    let mut h = Code::at(VECTORS + 0x400);
+    h.mrs(20, r::ESR_EL1)
+        .mrs(21, r::ELR_EL1)
+        .push(20, 28)
+        .push(21, 28);
+    h.lsr(22, 20, 26).cmp(22, 0x15);
+    let on = h.skip_if(NE);
+    h.psci(function::SYSTEM_OFF);
+    h.land(on);
+    h.set(r::SPSR_EL1, 1 << 21).eret();
+    // PSTATE.SS is not armed.
+    c.set(r::OSLAR_EL1, 0)
+        .set(r::MDSCR_EL1, 1)
+        .drop_to_el0(USER, 0);
+    let mut u = Code::at(USER);
+    u.add(1, 1, 1).svc(3);
+    board.load(&c);
+    board.load(&h);
+    board.load(&u);
+    board.run();
+    let pending = syndrome(class::STEP_LOWER, status::DEBUG);
+    let step = syndrome(class::STEP_LOWER, 1 << 24 | status::DEBUG);
+    let seen: Vec<_> = (0..6).map(|i| board.get(LOG + i * 8)).collect();
+    let svc = syndrome(class::SVC, 3);
+    assert_eq!(
+        seen,
+        [pending, USER, step, USER + 4, svc, USER + 8],
+        "{seen:x?}"
+    );
+}
+
 #[test]
 fn hardware_breakpoints_and_watchpoints() {
     let board = Board::new(1);
