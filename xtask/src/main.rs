@@ -5,6 +5,7 @@ mod demo;
 mod dist;
 mod guest;
 mod kvm;
+mod lockstep;
 mod look;
 mod setup;
 mod targets;
@@ -33,6 +34,8 @@ enum Task {
     Test(test::Arguments),
     /// Measure side by side with QEMU.
     Bench(bench::Arguments),
+    /// Run random programs by generated code and by the interpreter, and compare.
+    Lockstep(lockstep::Arguments),
     /// Use a console as a person would, in a browser or on a display of its own, and keep pictures of it.
     Look(look::Arguments),
     /// Type-check and lint for macOS and Linux on Arm.
@@ -56,6 +59,7 @@ fn main() -> Result<()> {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Lockstep(arguments) => lockstep::run(&arguments),
         Task::Look(arguments) => look::run(&arguments),
         Task::CheckTargets(arguments) => targets::run(&arguments),
         Task::KvmInQemu(arguments) => kvm::run(&arguments),

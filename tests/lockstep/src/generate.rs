@@ -1,0 +1,474 @@
+//! Random programs.
+
+use aarch64::registers as r;
+use aarch64::{Instruction, decode};
+use engine::Features;
+use instructions::corpus;
+use instructions::random::Random;
+
+use crate::layout::{
+    CODE, CODE_SIZE, DATA, DATA_SIZE, DEVICE, FLIP, HOLE, LAST_LEVEL, OTHER_DATA, READ_ONLY,
+    TABLES, flip_entry,
+};
+use crate::program::{
+    Function, How, Item, Program, RESERVED, SLOTS, Source, load_immediate, mrs, msr,
+};
+
+/// Makes programs.
+pub struct Generator {
+    instructions: Vec<Instruction>,
+    extensions: aarch64::Extensions,
+}
+
+/// System registers that hold what is put into them, or what the program did before.
+const READABLE: &[u16] = &[
+    r::NZCV,
+    r::FPCR,
+    r::FPSR,
+    r::DAIF,
+    r::CURRENTEL,
+    r::SPSEL,
+    r::SP_EL0,
+    r::TPIDR_EL0,
+    r::TPIDRRO_EL0,
+    r::ESR_EL1,
+    r::FAR_EL1,
+    r::ELR_EL1,
+    r::SPSR_EL1,
+    r::PAR_EL1,
+    r::PAN,
+    r::UAO,
+    r::TTBR0_EL1,
+    r::MIDR_EL1,
+    r::CTR_EL0,
+    r::DCZID_EL0,
+];
+
+/// And those that may be written anything.
+const WRITABLE: &[u16] = &[
+    r::NZCV,
+    r::FPSR,
+    r::TPIDR_EL0,
+    r::TPIDRRO_EL0,
+    r::SP_EL0,
+    r::PAR_EL1,
+    r::CONTEXTIDR_EL1,
+];
+
+/// Whole words: barriers, hints, CLREX; DAIF, PAN, UAO and SPSel by immediates; SVC.
+const SYSTEM_WORDS: &[u32] = &[
+    0xd503_3bbf, // dmb ish
+    0xd503_39bf, // dmb ishld
+    0xd503_3abf, // dmb ishst
+    0xd503_3b9f, // dsb ish
+    0xd503_3fdf, // isb
+    0xd503_3f5f, // clrex
+    0xd503_203f, // yield
+    0xd503_201f, // nop
+    0xd500_419f, // msr pan, #1
+    0xd500_409f, // msr pan, #0
+    0xd500_417f, // msr uao, #1
+    0xd500_407f, // msr uao, #0
+    0xd500_40bf, // msr spsel, #0
+    0xd500_41bf, // msr spsel, #1
+    0xd503_4fdf, // msr daifset, #15
+    0xd503_48ff, // msr daifclr, #8
+    0xd400_0001, // svc #0
+    0xd420_0040, // brk #2
+    0xd508_871f, // tlbi vmalle1
+    0xd508_831f, // tlbi vmalle1is
+];
+
+impl Generator {
+    /// For the processor that the programs run on.
+    pub fn new() -> Generator {
+        let extensions = Features::model("max")
+            .map(|f| f.extensions)
+            .unwrap_or_default();
+        let instructions = decode::ALL
+            .iter()
+            .copied()
+            .filter(|i| i.extension().is_none_or(|e| extensions.has(e)))
+            // Branches, exceptions and system instructions are the programs' structure.
+            .filter(|i| i.mask_and_value().1 >> 26 & 7 != 0b101)
+            .collect();
+        Generator {
+            instructions,
+            extensions,
+        }
+    }
+
+    /// The program of a seed.
+    pub fn program(&self, seed: u64) -> Program {
+        let mut random = Random::new(seed);
+        loop {
+            let source = self.source(&mut random);
+            if cost(&source) <= MOST_INSTRUCTIONS
+                && let Some(program) = Program::new(source)
+            {
+                return program;
+            }
+        }
+    }
+
+    fn source(&self, random: &mut Random) -> Source {
+        let mut depth = vec![0, 1, 1];
+        depth.extend((0..1 + random.below(3)).map(|_| 2));
+        let mut at = 0;
+        let mut functions = Vec::new();
+        for (index, level) in depth.iter().enumerate() {
+            let mut writer = Writer {
+                generator: self,
+                random,
+                depth: *level,
+                callees: if *level == 2 {
+                    Vec::new()
+                } else {
+                    (index + 1..depth.len())
+                        .filter(|other| depth[*other] > *level)
+                        .collect()
+                },
+                in_loop: false,
+            };
+            let items = 4 + writer.random.below(14);
+            let body = writer.items(items);
+            functions.push(Function { at, body });
+            // Now and then a function crosses into the next page.
+            at += if random.one_in(2) {
+                0x1000 - 4 * random.below(24)
+            } else {
+                0x400 * random.below(8)
+            };
+        }
+        let state = corpus::state(random);
+        let data = (0..DATA_SIZE).map(|_| random.draw() as u8).collect();
+        Source {
+            functions,
+            depth,
+            x: state.x,
+            v: state.v,
+            data,
+            fpcr: state.fpcr,
+            nzcv: state.nzcv,
+            // A; SPAN off.
+            sctlr: if random.one_in(10) { 1 << 1 } else { 0 },
+            // TBI0; 16-bit ASIDs.
+            tcr: [0, 1 << 37][random.below(2) as usize] | [0, 1 << 36][random.below(2) as usize],
+        }
+    }
+}
+
+impl Default for Generator {
+    fn default() -> Generator {
+        Generator::new()
+    }
+}
+
+struct Writer<'a> {
+    generator: &'a Generator,
+    random: &'a mut Random,
+    depth: usize,
+    callees: Vec<usize>,
+    in_loop: bool,
+}
+
+impl Writer<'_> {
+    fn items(&mut self, count: u64) -> Vec<Item> {
+        (0..count).map(|_| self.item()).collect()
+    }
+
+    fn item(&mut self) -> Item {
+        match self.random.below(100) {
+            0..=7 if !self.in_loop => {
+                self.in_loop = true;
+                let count = self.random.pick(&[2, 3, 10, 50, 300, 3000]);
+                let count = count / (1 + self.depth as u32 * 2) + 1;
+                let n = 1 + self.random.below(8);
+                let body = self.items(n);
+                self.in_loop = false;
+                Item::Loop {
+                    count,
+                    by_flags: self.random.one_in(2),
+                    body,
+                }
+            }
+            8..=17 => {
+                let n = 1 + self.random.below(4);
+                Item::Skip {
+                    branch: self.branch(),
+                    body: self.items(n),
+                }
+            }
+            18..=20 => {
+                let arms = 2 + self.random.below(3);
+                Item::Table {
+                    index: self.random.below(22) as u32,
+                    arms: (0..arms)
+                        .map(|_| {
+                            let n = self.random.below(3);
+                            self.items(n)
+                        })
+                        .collect(),
+                }
+            }
+            21..=28 if !self.callees.is_empty() => Item::Call {
+                function: self.random.pick(&self.callees.clone()),
+                how: self.random.pick(&[How::Direct, How::Pointer, How::Alias]),
+            },
+            29 if self.depth < 2 => Item::BadCall(self.random.pick(&[
+                HOLE,
+                DATA,
+                CODE + 2,
+                0,
+                0x8000_0000_0000,
+                0xffff_0000_0000_0000,
+            ])),
+            30..=32 => Item::Slot(self.random.below(SLOTS as u64) as usize),
+            33..=35 => Item::Patch {
+                slot: self.random.below(SLOTS as u64) as usize,
+                word: self.simple(),
+                by_alias: self.random.one_in(2),
+            },
+            36 => Item::Drop,
+            37 | 38 => Item::Rise,
+            39 => Item::Tell,
+            40..=45 => Item::Words(self.system()),
+            46..=68 => Item::Words(self.memory()),
+            69 | 70 => Item::Words(self.exclusive()),
+            _ => {
+                let n = 1 + self.random.below(6);
+                Item::Words((0..n).map(|_| self.arithmetic()).collect())
+            }
+        }
+    }
+
+    /// A conditional branch: by flags, a register, or a bit of one.
+    fn branch(&mut self) -> u32 {
+        let t = self.random.below(23) as u32;
+        let x = (self.random.below(2) as u32) << 31;
+        match self.random.below(4) {
+            0 | 1 => 0x5400_0000 | self.random.below(14) as u32,
+            2 => 0x3400_0000 | x | (self.random.below(2) as u32) << 24 | t,
+            _ => {
+                let bit = (self.random.below(32) as u32) << 19;
+                0x3600_0000 | x | (self.random.below(2) as u32) << 24 | bit | t
+            }
+        }
+    }
+
+    /// What a slot may hold: an addition to a register.
+    fn simple(&mut self) -> u32 {
+        let (d, n) = (self.random.below(22) as u32, self.random.below(22) as u32);
+        0x9100_0000 | (self.random.below(4096) as u32) << 10 | n << 5 | d
+    }
+
+    fn any(&mut self) -> u32 {
+        let instruction = self.random.pick(&self.generator.instructions);
+        corpus::encoding(instruction, self.random)
+    }
+
+    fn arithmetic(&mut self) -> u32 {
+        loop {
+            let word = self.any();
+            let is_defined = decode(word, self.generator.extensions).is_some();
+            if !is_memory(word)
+                && !RESERVED.contains(&(word & 31))
+                && (is_defined || self.random.one_in(64))
+            {
+                return word;
+            }
+        }
+    }
+
+    fn address(&mut self) -> u64 {
+        let random = &mut *self.random;
+        let at = match random.below(32) {
+            0 => READ_ONLY.wrapping_sub(random.below(80)),
+            1 => HOLE.wrapping_sub(random.below(80)),
+            2 => READ_ONLY + random.below(4096),
+            3 => DATA + DATA_SIZE - random.below(80),
+            4 => CODE + random.below(CODE_SIZE),
+            5 => DEVICE + 8 * random.below(4),
+            6 => DEVICE + random.below(24),
+            7 | 8 => FLIP + random.below(4096),
+            9..=11 => OTHER_DATA + random.below(0x2000),
+            12 => random.draw(),
+            _ => DATA + 0x2000 + random.below(0x1000),
+        };
+        let at = if random.one_in(2) { at & !15 } else { at };
+        // A tag, which counts or not as TCR_EL1.TBI0 says.
+        if random.one_in(16) {
+            at | random.draw() << 56
+        } else {
+            at
+        }
+    }
+
+    /// A load, store or atomic operation, and before it what makes its address.
+    fn memory(&mut self) -> Vec<u32> {
+        let word = loop {
+            let word = self.any();
+            if is_memory(word)
+                && !corpus::is_open(word)
+                && decode(word, self.generator.extensions).is_some()
+                && is_contained(word)
+            {
+                break word;
+            }
+        };
+        // Literals: not too far.
+        if word >> 27 & 7 == 0b011 && word >> 24 & 3 == 0 {
+            let by = (self.random.below(2000) as i64 - 1000) as u32 & 0x7_ffff;
+            return vec![word & !(0x7_ffff << 5) | by << 5];
+        }
+        let mut words = Vec::new();
+        let (n, m) = (word >> 5 & 31, word >> 16 & 31);
+        let by_register = word >> 27 & 7 == 0b111
+            && word >> 24 & 3 == 0
+            && word >> 21 & 1 == 1
+            && word >> 10 & 3 == 2;
+        if by_register && m != 31 {
+            let offset = self.random.pick(&[0, 1, 8, 0x40, u64::MAX, 0x10, 3]);
+            words.extend(load_immediate(m, offset));
+        }
+        let address = self.address();
+        if n == 31 {
+            words.extend(load_immediate(21, address));
+            words.push(0x9100_001f | 21 << 5);
+        } else {
+            words.extend(load_immediate(n, address));
+        }
+        words.push(word);
+        words
+    }
+
+    /// A pair of a load and a store, exclusive, with something between.
+    fn exclusive(&mut self) -> Vec<u32> {
+        let (load, store) = loop {
+            let (load, store) = corpus::exclusives(self.random);
+            if is_contained(load) && is_contained(store) && load & 31 < 24 && store & 31 < 24 {
+                break (load, store);
+            }
+        };
+        let n = load >> 5 & 31;
+        let address = (DATA + 0x2000 + self.random.below(0x800)) & !15;
+        let mut words = load_immediate(n, address);
+        words.push(load);
+        if self.random.one_in(2) {
+            words.push(0x1100_0400 | (load & 31) << 5 | (store & 31));
+        }
+        if self.random.one_in(8) {
+            // Something stores there in between.
+            words.push(0xf900_0000 | n << 5 | (load & 31));
+        }
+        words.push(store);
+        words
+    }
+
+    fn system(&mut self) -> Vec<u32> {
+        let t = self.random.below(24) as u32;
+        match self.random.below(12) {
+            0..=2 => vec![mrs(t, self.random.pick(READABLE))],
+            3 => vec![msr(self.random.pick(WRITABLE), t)],
+            4 => {
+                // FZ16, RMode, FZ, DN, AHP.
+                let fpcr = self.random.draw() & 0x07c8_0000;
+                let fpcr = if self.random.one_in(2) { 0 } else { fpcr };
+                let mut words = load_immediate(t, fpcr);
+                words.push(msr(r::FPCR, t));
+                words
+            }
+            5 => {
+                let mut words = load_immediate(t, self.address());
+                let operation =
+                    self.random
+                        .pick(&[r::DC_ZVA, r::DC_CVAC, r::DC_CIVAC, r::DC_CVAU, r::IC_IVAU]);
+                words.push(msr(operation, t));
+                words
+            }
+            6 => {
+                let mut words = load_immediate(t, self.address());
+                let operation =
+                    self.random
+                        .pick(&[r::AT_S1E1R, r::AT_S1E1W, r::AT_S1E0R, r::AT_S1E0W]);
+                words.extend([msr(operation, t), 0xd503_3fdf, mrs(t, r::PAR_EL1)]);
+                words
+            }
+            7 | 8 => self.remap(),
+            9 => {
+                // Another address space: other tables, another ASID.
+                let asid = self.random.below(4) << 48;
+                let base = self.random.pick(&TABLES);
+                let mut words = load_immediate(t, base | asid);
+                words.extend([msr(r::TTBR0_EL1, t), 0xd503_3fdf]);
+                words
+            }
+            _ => vec![self.random.pick(SYSTEM_WORDS)],
+        }
+    }
+
+    /// Puts another page at [`FLIP`], in either set of tables, and says so; or breaks the mapping.
+    fn remap(&mut self) -> Vec<u32> {
+        let (a, t) = (21, 20);
+        let entry = self.random.pick(&TABLES) + LAST_LEVEL + 8 * (FLIP >> 12 & 511);
+        let value = match self.random.below(4) {
+            0 => 0,
+            n => flip_entry(n as usize),
+        };
+        let mut words = load_immediate(a, entry);
+        words.extend(load_immediate(t, value));
+        // str x20, [x21]; dsb ishst
+        words.extend([0xf900_0000 | a << 5 | t, 0xd503_3a9f]);
+        words.extend(load_immediate(a, FLIP >> 12));
+        words.push(msr(self.random.pick(&[r::TLBI_VAAE1IS, r::TLBI_VAAE1]), a));
+        words.extend([0xd503_3b9f, 0xd503_3fdf]);
+        words
+    }
+}
+
+/// Instructions of a program, exceptions not counted, at most.
+const MOST_INSTRUCTIONS: u64 = 100_000;
+
+/// Instructions of a program, about.
+fn cost(source: &Source) -> u64 {
+    let mut functions = vec![0; source.functions.len()];
+    for (i, function) in source.functions.iter().enumerate().rev() {
+        functions[i] = cost_of(&function.body, &functions);
+    }
+    functions[0]
+}
+
+fn cost_of(items: &[Item], functions: &[u64]) -> u64 {
+    let of = |item: &Item| match item {
+        Item::Words(words) => words.len() as u64,
+        Item::Loop { count, body, .. } => {
+            u64::from(*count).saturating_mul(2 + cost_of(body, functions))
+        }
+        Item::Skip { body, .. } => 1 + cost_of(body, functions),
+        Item::Table { arms, .. } => {
+            let arms = arms.iter().map(|arm| cost_of(arm, functions));
+            6 + arms.max().unwrap_or(0)
+        }
+        Item::Call { function, .. } => functions[*function] + 5,
+        Item::Slot(_) | Item::Tell => 1,
+        Item::Patch { .. } | Item::Drop | Item::Rise | Item::BadCall(_) => 30,
+    };
+    items
+        .iter()
+        .fold(0, |sum, item| sum.saturating_add(of(item)))
+}
+
+fn is_memory(word: u32) -> bool {
+    word >> 27 & 1 == 1 && word >> 25 & 1 == 0
+}
+
+/// Whether a load or store writes no register that programs keep for themselves, and reads its index from none.
+fn is_contained(word: u32) -> bool {
+    let reserved = |low: u32| RESERVED.contains(&(word >> low & 31));
+    let class = word >> 27 & 7;
+    let by_register = class == 0b111 && word >> 21 & 1 == 1 && word >> 24 & 3 == 0;
+    let second = matches!(class, 0b101 | 0b001) && reserved(10);
+    // Status, compared registers, indices.
+    let third = (class == 0b001 || by_register) && (reserved(16) || word >> 16 & 31 == 23);
+    !reserved(0) && !reserved(5) && !second && !third
+}
