@@ -84,6 +84,11 @@ impl Signals {
         self.lines.load(Ordering::SeqCst)
     }
 
+    /// Where the levels are.
+    pub(crate) fn lines_address(&self) -> *const AtomicU32 {
+        &raw const self.lines
+    }
+
     /// Makes `run` return [`crate::Exit::Kicked`] soon: at once if it waits in WFI, and if the processor is not
     /// running, as soon as it is run again.
     pub fn kick(&self) {

@@ -104,14 +104,14 @@ pub struct Debug {
     pub claim: u64,
 }
 
-/// The local exclusive monitor: an armed physical granule and the value read, for compare-and-swap.
+/// The local exclusive monitor: armed memory and the value read, for compare-and-swap.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[repr(C)]
 pub struct Monitor {
     pub armed: bool,
-    /// Virtual and physical address of the access.
-    pub virtual_address: u64,
-    pub physical_address: u64,
+    /// Where in this process the memory is: as good as its physical address, but found faster. Elsewhere it fits nothing,
+    /// and a store-exclusive fails, as it may.
+    pub host_address: u64,
     /// Bytes, both halves of a pair included.
     pub bytes: u32,
     pub value: [u64; 2],

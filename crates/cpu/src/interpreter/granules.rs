@@ -23,6 +23,11 @@ pub fn version(host: usize) -> &'static AtomicU64 {
     &VERSIONS[(granule ^ granule >> 12) & (COUNT - 1)]
 }
 
+/// For generated code: the table's address, the shift of the second part of an index, and the mask of one.
+pub fn table() -> (usize, u8, u32) {
+    (VERSIONS.as_ptr() as usize, 12, COUNT as u32 - 1)
+}
+
 /// For a load-exclusive: the version to remember. Waits for a store-exclusive that is at work.
 #[inline]
 pub fn observe(host: usize) -> u64 {

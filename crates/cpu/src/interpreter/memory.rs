@@ -652,11 +652,6 @@ impl Interpreter {
 
     // ---- exclusives
 
-    /// The physical address of a place: its page was just looked up.
-    fn physical(&self, place: Place) -> u64 {
-        self.tlb.set(self.regime).details(place.address).physical | place.address & 0xfff
-    }
-
     pub(super) fn load_memory_exclusive(
         &mut self,
         place: Place,
@@ -680,11 +675,9 @@ impl Interpreter {
             (_, true) => split(size, self.read_memory_ordered(place, 2 * size)?.into()),
             (_, false) => (self.read_memory_ordered(place, size)?, 0),
         };
-        let physical_address = self.physical(place);
         let monitor = &mut self.core.state.monitor;
         monitor.armed = true;
-        monitor.virtual_address = place.address;
-        monitor.physical_address = physical_address;
+        monitor.host_address = host as u64;
         monitor.bytes = u32::from(size) << u32::from(pair);
         monitor.value = [value.0, value.1];
         monitor.version = version;
@@ -700,11 +693,10 @@ impl Interpreter {
         value: (u64, u64),
     ) -> Result<u64, Taken> {
         let host = self.atomic_host(place)?;
-        let physical = self.physical(place);
         let bytes = u32::from(size) << u32::from(pair);
         let monitor = &mut self.core.state.monitor;
         let armed = std::mem::take(&mut monitor.armed);
-        if !armed || monitor.physical_address != physical || monitor.bytes != bytes {
+        if !armed || monitor.host_address != host as u64 || monitor.bytes != bytes {
             return Ok(1);
         }
         let [low, high] = monitor.value;

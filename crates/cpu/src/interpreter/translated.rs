@@ -79,6 +79,17 @@ impl Interpreter {
         self.core.leave();
     }
 
+    /// The levels of the interrupt inputs, any of them: 0 for all low. The address stays as long as the interpreter.
+    pub fn lines(&self) -> *const AtomicU32 {
+        self.core.signals.lines_address()
+    }
+
+    /// Versions of granules for exclusives: with a host address `a`, g = a >> 4 (64-bit words of) the table at the address,
+    /// at index (g ^ g >> shift) & mask.
+    pub fn granules() -> (usize, u8, u32) {
+        super::granules::table()
+    }
+
     /// The world of the present run.
     pub fn present_world(&self) -> &'static dyn World {
         self.world()

@@ -444,6 +444,34 @@ impl Assembler {
         }
     }
 
+    fn locked(&mut self, size: u8, opcode: u8, to: Mem, from: Reg) {
+        self.flags_changed = true;
+        self.byte(0xf0);
+        if size == 2 {
+            self.byte(0x66);
+        }
+        self.rex(size == 8, from.0, to.into(), size == 1 && from.0 >= 4);
+        self.byte(0x0f);
+        self.byte(opcode | u8::from(size != 1));
+        self.modrm(from.0, to.into());
+    }
+
+    /// LOCK XADD of `size` bytes.
+    pub fn fetch_add(&mut self, size: u8, to: Mem, operand: Reg) {
+        self.locked(size, 0xc0, to, operand);
+    }
+
+    /// LOCK CMPXCHG of `size` bytes, expecting RAX.
+    pub fn compare_exchange(&mut self, size: u8, to: Mem, new: Reg) {
+        self.locked(size, 0xb0, to, new);
+    }
+
+    /// LOCK ADD of a small constant to 64 bits.
+    pub fn locked_add(&mut self, to: Mem, value: i8) {
+        self.byte(0xf0);
+        self.alu_constant(Alu::Add, true, to, value.into());
+    }
+
     // ---- arithmetic
 
     pub fn alu(&mut self, op: Alu, w: bool, to: Reg, from: impl Into<Rm>) {

@@ -482,14 +482,24 @@ impl Emit for Emitter {
         Ok(())
     }
 
-    fn atomic(&mut self, _: AtomicOperation, _: Place, _: u8, _: Value) -> Result<Value, Never> {
-        self.fail("atomic");
-        Ok(Value(0))
+    fn atomic(
+        &mut self,
+        operation: AtomicOperation,
+        place: Place,
+        size: u8,
+        operand: Value,
+    ) -> Result<Value, Never> {
+        Ok(self.atomic_operation(operation, place, size, operand))
     }
 
-    fn compare_and_swap(&mut self, _: Place, _: u8, _: Value, _: Value) -> Result<Value, Never> {
-        self.fail("compare and swap");
-        Ok(Value(0))
+    fn compare_and_swap(
+        &mut self,
+        place: Place,
+        size: u8,
+        expected: Value,
+        new: Value,
+    ) -> Result<Value, Never> {
+        Ok(self.swap_if(place, size, expected, new))
     }
 
     fn compare_and_swap_pair(
@@ -499,28 +509,40 @@ impl Emit for Emitter {
         _: (Value, Value),
         _: (Value, Value),
     ) -> Result<(Value, Value), Never> {
-        self.fail("compare and swap");
+        self.fail("compare and swap of pairs");
         Ok((Value(0), Value(0)))
     }
 
-    fn load_exclusive(&mut self, _: Place, _: u8, _: bool) -> Result<(Value, Value), Never> {
-        self.fail("exclusive");
-        Ok((Value(0), Value(0)))
+    fn load_exclusive(
+        &mut self,
+        place: Place,
+        size: u8,
+        pair: bool,
+    ) -> Result<(Value, Value), Never> {
+        if pair {
+            self.fail("exclusive pairs");
+            return Ok((Value(0), Value(0)));
+        }
+        let value = self.load_exclusively(place, size);
+        Ok((value, value))
     }
 
     fn store_exclusive(
         &mut self,
-        _: Place,
-        _: u8,
-        _: bool,
-        _: (Value, Value),
+        place: Place,
+        size: u8,
+        pair: bool,
+        value: (Value, Value),
     ) -> Result<Value, Never> {
-        self.fail("exclusive");
-        Ok(Value(0))
+        if pair {
+            self.fail("exclusive pairs");
+            return Ok(Value(0));
+        }
+        Ok(self.store_exclusively(place, size, value.0))
     }
 
     fn clear_exclusive(&mut self) {
-        self.fail("exclusive");
+        self.disarm();
     }
 
     fn barrier(&mut self, barrier: Barrier) -> Outcome<Self> {
@@ -603,6 +625,9 @@ impl Emit for Emitter {
         if register == r::FPCR && self.key.fp_enabled {
             return Ok(self.constant(self.key.fpcr.into()));
         }
+        if register == r::DAIF && self.key.el == 1 {
+            return Ok(self.masks());
+        }
         match self.plain_register(register, false) {
             Some(from) => {
                 let to = self.take();
@@ -621,6 +646,10 @@ impl Emit for Emitter {
             self.write_flags(Flags::From(value));
             return Ok(Flow::Next);
         }
+        if register == r::DAIF && self.key.el == 1 {
+            self.write_masks(value);
+            return Ok(Flow::Next);
+        }
         match self.plain_register(register, true) {
             Some(to) => {
                 let reg = self.in_register(value);
@@ -632,9 +661,17 @@ impl Emit for Emitter {
         Ok(Flow::Next)
     }
 
-    fn write_pstate(&mut self, _: u32, _: u32) -> Outcome<Self> {
-        self.fail("pstate");
-        Ok(Flow::Ends)
+    fn write_pstate(&mut self, field: u32, immediate: u32) -> Outcome<Self> {
+        match field {
+            0x1e => self.change_masks(true, immediate),
+            0x1f => self.change_masks(false, immediate),
+            _ => self.fail("pstate"),
+        }
+        Ok(if self.failed.is_some() {
+            Flow::Ends
+        } else {
+            Flow::Next
+        })
     }
 
     fn system(&mut self, _: u16, _: u32, _: Value) -> Outcome<Self> {

@@ -1243,7 +1243,7 @@ impl Emitter {
     // ---- memory
 
     /// The label to go to for the interpreter to execute the instruction.
-    fn slow_label(&mut self) -> Label {
+    pub(super) fn slow_label(&mut self) -> Label {
         match self.slow {
             Some((from, _)) => from,
             None => {

@@ -79,6 +79,8 @@ pub struct Frame {
     /// Not zero: something wants attention.
     pub pending: *const AtomicU32,
     pub jumps: *const Jump,
+    /// Not zero: an interrupt line is high.
+    pub lines: *const AtomicU32,
     /// Names what the meaning of virtual addresses depends on. Never 0.
     pub context: u64,
     /// The flags as the host has them after a subtraction: OF in bit 0; SF, ZF, and the inverse of C in bits 15, 14, 8.
@@ -116,6 +118,7 @@ pub const OPERANDS: Mem = frame_field!(operands);
 pub const RESULT: Mem = frame_field!(result);
 pub const PAGE: Mem = frame_field!(page);
 pub const PENDING: Mem = frame_field!(pending);
+pub const LINES: Mem = frame_field!(lines);
 pub const JUMP_CACHE: Mem = frame_field!(jumps);
 pub const CONTEXT: Mem = frame_field!(context);
 pub const FLAGS: Mem = frame_field!(flags);
@@ -162,6 +165,23 @@ state_field! {
     TTBR0_EL1 ttbr0 1;
     TTBR1_EL1 ttbr1 1;
     VBAR_EL1 vbar 1;
+}
+
+pub const PSTATE: Mem = in_state(offset_of!(State, pstate));
+
+macro_rules! monitor_field {
+    ($($name:ident $field:ident;)*) => {
+        $(pub const $name: Mem =
+            in_state(offset_of!(State, monitor) + offset_of!(cpu::Monitor, $field));)*
+    };
+}
+
+monitor_field! {
+    MONITOR_ARMED armed;
+    MONITOR_HOST host_address;
+    MONITOR_BYTES bytes;
+    MONITOR_VALUE value;
+    MONITOR_VERSION version;
 }
 
 /// NZCV in bits 31:28 as [`Frame::flags`] has it.

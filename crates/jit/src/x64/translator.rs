@@ -74,6 +74,7 @@ impl Translator {
             page: 0,
             pending: interpreter.pending(),
             jumps: jumps.as_ptr(),
+            lines: interpreter.lines(),
             context: 1,
             flags: 0,
             mxcsr_start: MXCSR,
@@ -140,6 +141,13 @@ impl Translator {
             side.cache.clear();
             side.jumps.fill(Jump::default());
         }
+    }
+}
+
+impl Drop for Translator {
+    fn drop(&mut self) {
+        let cpu = self.machine.interpreter.core().index;
+        tracing::debug!(cpu, "{}", self.machine.side.counters);
     }
 }
 
