@@ -154,6 +154,9 @@ impl Vhdx {
         if entries * 8 > bat.1 {
             return Err(refuse("its block table is too small"));
         }
+        if bat.0.saturating_add(entries * 8) > host.length()? {
+            return Err(refuse("its block table is cut short"));
+        }
         let mut bytes = vec![0; entries as usize * 8];
         host.read_exact_at(bat.0, &mut bytes)
             .map_err(|_| refuse("its block table is cut short"))?;
@@ -165,6 +168,18 @@ impl Vhdx {
             host,
             path,
         })
+    }
+
+    /// The bytes of an image with its checksums made right: for tests that damage what they protect.
+    pub fn with_checksums(mut bytes: Vec<u8>) -> Vec<u8> {
+        let places = HEADERS.map(|at| (at, 4096)).into_iter();
+        for (at, size) in places.chain(REGION_TABLES.map(|at| (at, TABLE_SIZE))) {
+            if let Some(structure) = bytes.get_mut(at as usize..at as usize + size) {
+                let sum = crc32c(structure);
+                structure[4..8].copy_from_slice(&sum.to_le_bytes());
+            }
+        }
+        bytes
     }
 
     /// Bytes of the disk, of a block, and of a sector.

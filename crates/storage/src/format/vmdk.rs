@@ -5,7 +5,7 @@
 use super::{Extent, FormatError, Kind, Result, Source};
 use crate::host::Host;
 use flate2::{Decompress, FlushDecompress};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 const SECTOR: u64 = 512;
@@ -53,6 +53,8 @@ enum Storage {
 
 struct Sparse {
     host: Arc<dyn Host>,
+    /// Bytes of the disk.
+    size: u64,
     grain: u64,
     per_table: u64,
     /// Sectors of grain tables.
@@ -124,6 +126,7 @@ impl Sparse {
         host.read_exact_at(at, &mut bytes).map_err(short)?;
         let sparse = Sparse {
             host,
+            size: capacity * SECTOR,
             grain: grain * SECTOR,
             per_table,
             directory: bytes.chunks_exact(4).map(|entry| le32(entry, 0)).collect(),
@@ -194,7 +197,7 @@ impl Sparse {
         Ok((start, length.min(max)))
     }
 
-    fn unpack(&self, at: u64) -> Result<Vec<u8>> {
+    fn unpack(&self, at: u64, start: u64) -> Result<Vec<u8>> {
         let mut marker = [0; 12];
         self.host.read_exact_at(at, &mut marker).map_err(short)?;
         let size = u64::from(le32(&marker, 8));
@@ -208,15 +211,22 @@ impl Sparse {
             .read_exact_at(at + 12, &mut packed)
             .map_err(short)?;
         let mut grain = vec![0; self.grain as usize];
+        let broken = |reason: &str| {
+            FormatError::image(format!(
+                "VMDK: the compressed grain at {at:#x} cannot be unpacked: {reason}"
+            ))
+        };
+        if le64(&marker, 0).checked_mul(SECTOR) != Some(start) {
+            return Err(broken("it is of another place of the disk"));
+        }
         let mut inflate = Decompress::new(true);
         inflate
             .decompress(&packed, &mut grain, FlushDecompress::Finish)
-            .map_err(|error| {
-                FormatError::image(format!(
-                    "VMDK: the compressed grain at {at:#x} cannot be unpacked: {error}"
-                ))
-            })?;
+            .map_err(|error| broken(&error.to_string()))?;
         // The last grain of a disk may be short.
+        if inflate.total_out() < self.grain.min(self.size.saturating_sub(start)) {
+            return Err(broken("it is cut short"));
+        }
         Ok(grain)
     }
 
@@ -232,7 +242,7 @@ impl Sparse {
                 Kind::Data {
                     offset: Some(at), ..
                 } => {
-                    let grain = self.unpack(at)?;
+                    let grain = self.unpack(at, offset / self.grain * self.grain)?;
                     let inside = (offset % self.grain) as usize;
                     now.copy_from_slice(&grain[inside..inside + now.len()]);
                 }
@@ -368,6 +378,14 @@ impl Vmdk {
             let size = sectors * SECTOR;
             // Names stay inside the image's folder: a descriptor from elsewhere must not reach for other files.
             let name = Path::new(&file);
+            if name
+                .components()
+                .any(|part| !matches!(part, Component::Normal(_) | Component::CurDir))
+            {
+                return Err(FormatError::image(format!(
+                    "VMDK: extent '{file}' is not in the image's folder"
+                )));
+            }
             let path = path.parent().unwrap_or(Path::new("")).join(name);
             let (storage, grain, compressed) = match kind.as_str() {
                 "ZERO" => (Storage::Zeroes, None, false),
@@ -406,7 +424,9 @@ impl Vmdk {
                 start: at,
                 storage,
             });
-            at += size;
+            at = at
+                .checked_add(size)
+                .ok_or_else(|| FormatError::image("VMDK: its extents are too large"))?;
         }
         Ok(Vmdk {
             extents,

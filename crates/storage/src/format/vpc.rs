@@ -100,6 +100,21 @@ impl Vpc {
         })
     }
 
+    /// The bytes of an image with its checksums made right: for tests that damage what they protect.
+    pub fn with_checksums(mut bytes: Vec<u8>) -> Vec<u8> {
+        let footer = bytes.len().saturating_sub(FOOTER);
+        for (start, size, at) in [(footer, FOOTER, 64), (0, FOOTER, 64), (FOOTER, 1024, 36)] {
+            if let Some(structure) = bytes.get_mut(start..start + size) {
+                structure[at..at + 4].fill(0);
+                let sum = structure
+                    .iter()
+                    .fold(0u32, |sum, byte| sum.wrapping_add(u32::from(*byte)));
+                structure[at..at + 4].copy_from_slice(&(!sum).to_be_bytes());
+            }
+        }
+        bytes
+    }
+
     fn blocks(host: &dyn Host, offset: u64, size: u64) -> Result<(u64, Vec<u32>)> {
         let short = |_| FormatError::image("invalid VPC image: it is cut short");
         let mut header = [0; 1024];

@@ -430,20 +430,25 @@ impl<'a> Check<'a> {
             self.report.leaks_fixed += leaks;
             return self.rebuild_refcounts();
         }
+        let fixes = |leak: bool| repair == Repair::All || (leak && repair == Repair::Leaks);
+        // The second pass, as QEMU's, says again what it leaves alone.
+        let mending = repair != Repair::Nothing;
         let (mut raise, mut lower) = (Vec::new(), Vec::new());
         for (cluster, has, should) in wrong {
             let leak = has > should;
-            let fix = repair == Repair::All || (leak && repair == Repair::Leaks);
-            match (leak, fix) {
-                (true, true) => self.report.leaks_fixed += 1,
-                (true, false) => self.report.leaks += 1,
-                (false, true) => self.report.corruptions_fixed += 1,
-                (false, false) => self.report.corruptions += 1,
-            }
-            if fix {
+            let (counter, word) = match (leak, fixes(leak)) {
+                (true, true) => (&mut self.report.leaks_fixed, "Repairing"),
+                (true, false) => (&mut self.report.leaks, "Leaked"),
+                (false, true) => (&mut self.report.corruptions_fixed, "Repairing"),
+                (false, false) => (&mut self.report.corruptions, "ERROR"),
+            };
+            *counter += 1;
+            if mending {
                 self.report.say(format!(
-                    "Repairing cluster {cluster} refcount={has} reference={should}"
+                    "{word} cluster {cluster} refcount={has} reference={should}"
                 ));
+            }
+            if fixes(leak) {
                 let list = if leak { &mut lower } else { &mut raise };
                 list.push((cluster, should));
             }
