@@ -1,5 +1,6 @@
 //! Side by side with QEMU: the same kernel, initial RAM disk and RAM on both, in alternated runs; medians and spread.
 
+mod disk;
 mod guest;
 mod media;
 mod rows;
@@ -17,7 +18,7 @@ use table::{Summary, Verdict};
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Rows or classes of the table; all without. `media` alone measures extracting beside 7-Zip and wimlib.
+    /// Rows or classes of the table, all without; or `disk`: images, beside `qemu-img`. `media` alone measures extracting beside 7-Zip and wimlib.
     which: Vec<String>,
     /// The same: `--only simd`.
     #[arg(long, value_name = "CLASS")]
@@ -56,6 +57,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             None => crate::demo::build()?,
         };
         return media::run(&dormer, arguments.pairs);
+    }
+    if arguments.which == ["disk"] {
+        crate::setup::run(crate::setup::Purpose::Everything)?;
+        let dormer = match &arguments.dormer {
+            Some(path) => path.clone(),
+            None => crate::demo::build()?,
+        };
+        return disk::run(&dormer, arguments.pairs);
     }
     let rows = select(&[&arguments.which[..], &arguments.only[..]].concat())?;
     if arguments.list {

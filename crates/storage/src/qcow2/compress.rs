@@ -8,6 +8,10 @@ use std::io::Read;
 /// The window that readers of zlib clusters keep: 4 KiB.
 const WINDOW_BITS: u8 = 12;
 
+fn deflate() -> Compress {
+    Compress::new_with_window_bits(flate2::Compression::default(), false, WINDOW_BITS)
+}
+
 /// Compresses clusters, one after another.
 pub struct Compressor {
     kind: Compression,
@@ -18,11 +22,7 @@ impl Compressor {
     pub fn new(kind: Compression) -> Compressor {
         Compressor {
             kind,
-            deflate: Compress::new_with_window_bits(
-                flate2::Compression::default(),
-                false,
-                WINDOW_BITS,
-            ),
+            deflate: deflate(),
         }
     }
 
@@ -30,15 +30,18 @@ impl Compressor {
     pub fn compress(&mut self, cluster: &[u8]) -> Option<Vec<u8>> {
         match self.kind {
             Compression::Zlib => {
-                self.deflate.reset();
-                let mut packed = Vec::with_capacity(cluster.len());
-                match self
+                // Room for all of it, whatever it is: zlib-rs keeps what did not fit over a reset, and panics later.
+                let room = cluster.len() + cluster.len() / 16 + 1024;
+                let mut packed = Vec::with_capacity(room);
+                let result = self
                     .deflate
-                    .compress_vec(cluster, &mut packed, FlushCompress::Finish)
-                {
-                    Ok(Status::StreamEnd) if packed.len() < cluster.len() => Some(packed),
-                    _ => None,
+                    .compress_vec(cluster, &mut packed, FlushCompress::Finish);
+                match result {
+                    Ok(Status::StreamEnd) => self.deflate.reset(),
+                    _ => self.deflate = deflate(),
                 }
+                let whole = matches!(result, Ok(Status::StreamEnd));
+                (whole && packed.len() < cluster.len()).then_some(packed)
             }
             Compression::Zstd => {
                 let packed = compress_to_vec(cluster, CompressionLevel::Fastest);
@@ -100,6 +103,30 @@ mod tests {
                 })
                 .collect();
             assert!(Compressor::new(kind).compress(&noise).is_none());
+        }
+    }
+
+    /// Clusters that do not become smaller leave nothing behind for those that follow.
+    #[test]
+    fn after_much_noise() {
+        let mut compressor = Compressor::new(Compression::Zlib);
+        let mut x = 1u64;
+        for round in 0..600 {
+            let mut cluster: Vec<u8> = (0..512)
+                .map(|_| {
+                    x = x.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                    (x >> 56) as u8
+                })
+                .collect();
+            if round % 100 == 99 {
+                cluster[50..].fill(3);
+            }
+            let Some(packed) = compressor.compress(&cluster) else {
+                continue;
+            };
+            let mut back = vec![0; 512];
+            decompress(Compression::Zlib, &packed, &mut back).unwrap();
+            assert!(back == cluster);
         }
     }
 
