@@ -34,6 +34,9 @@ pub struct Arguments {
     /// Build optimised for release.
     #[arg(long)]
     release: bool,
+    /// Dormer for Linux on Arm, built before.
+    #[arg(long)]
+    program: Option<PathBuf>,
 }
 
 /// What the innermost guest says of itself, until it is told to start again.
@@ -63,7 +66,10 @@ exec setsid cttyhack sh
 /// Builds, and runs every machine on every host.
 pub fn run(arguments: &Arguments) -> Result<()> {
     crate::setup::run(crate::setup::Purpose::Targets)?;
-    let dormer = build(arguments.release)?;
+    let dormer = match &arguments.program {
+        Some(program) => program.clone(),
+        None => build(arguments.release)?,
+    };
     let kernel = guests::kernel()?;
     let guest = initrd::build(&kernel, initrd::MODULES, GUEST, &[])?;
     let firmware = guests::firmware(Suite::Bookworm, "QEMU_EFI.fd")?;

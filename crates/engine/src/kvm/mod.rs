@@ -113,12 +113,13 @@ impl Engine for KvmEngine {
             vcpus.push(Some((vcpu, init)));
         }
         let gic = Arc::new(KernelGic::new(vm.clone(), &config)?);
+        gic.start()?;
+        // After the interrupt controller that takes their interrupt (devices/vcpu.rst).
         if features.pmu {
             for (vcpu, _) in vcpus.iter().flatten() {
                 start_pmu(vcpu)?;
             }
         }
-        gic.start()?;
         let threads = config.mpidrs.iter().map(|_| Arc::default()).collect();
         Ok(Arc::new(KvmVm(Arc::new(Shared {
             vm,
