@@ -458,6 +458,7 @@ fn physical(core: &Core, space: &AddressSpace, address: u64, purpose: Purpose) -
         purpose,
         el0: core.state.el == 0,
         pan: false,
+        misaligned: false,
     };
     core.translate(space, address, request)
         .map_or(0, |found| found.physical)

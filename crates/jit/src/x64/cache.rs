@@ -46,6 +46,8 @@ struct Block {
     /// Where its code is in the region.
     entry: u32,
     alive: bool,
+    /// Numbers of its exits in its segment: the first, and how many.
+    exits: (u32, u32),
     /// Exits that were linked to it.
     incoming: Vec<ExitId>,
 }
@@ -58,6 +60,8 @@ struct Exit {
     page: u32,
     to: u16,
     linked: Option<BlockId>,
+    /// Its block is: else its code may have made way to what leads elsewhere, and is not to be patched.
+    alive: bool,
 }
 
 struct Segment {
@@ -260,6 +264,7 @@ impl Cache {
         let current = self.current;
         let segment = &mut self.segments[current];
         let at = segment.cursor;
+        let numbers = (segment.exits.len() as u32, exits.len() as u32);
         for exit in exits {
             let number = id(current, segment.exits.len());
             // The operand of the stub's first instruction.
@@ -271,6 +276,7 @@ impl Cache {
                 page,
                 to: exit.to as u16,
                 linked: None,
+                alive: true,
             });
         }
         self.region.put(at, code);
@@ -282,6 +288,7 @@ impl Cache {
             count: count as u16,
             entry: at as u32,
             alive: true,
+            exits: numbers,
             incoming: Vec::new(),
         });
         let page = &mut self.pages[page as usize];
@@ -312,7 +319,7 @@ impl Cache {
         let Some(from) = self.segments[segment].exits.get_mut(index) else {
             return;
         };
-        if from.page != page {
+        if from.page != page || !from.alive {
             return;
         }
         from.linked = Some(block);
@@ -354,8 +361,14 @@ impl Cache {
             return;
         }
         let incoming = std::mem::take(&mut block.incoming);
+        let (exit, count) = (block.exits.0 as usize, block.exits.1 as usize);
         let (first, entry, page) = (block.first, block.entry as usize, block.page as usize);
         self.unlink(id, &incoming);
+        // Where its own exits were may be what is put at its start now.
+        for exit in &mut self.segments[parts(id.0).0].exits[exit..exit + count] {
+            exit.alive = false;
+            exit.linked = None;
+        }
         let origin = self.region.address(entry);
         let code = thunks::dead(origin, u32::from(first) << 2, &self.thunks);
         self.region.put(entry, &code);
