@@ -171,8 +171,9 @@ fn on_host(gic: u32, kernel: &Path, initrd: &Path, resets: u32) -> Result<()> {
         start: Instant::now(),
     };
     host.expect("host: is ready")?;
-    let base =
-        format!("-machine virt,gic-version={gic} -accel kvm -cpu host -display none -serial stdio");
+    let base = format!(
+        "-machine virt,gic-version={gic} -accel kvm -cpu host -nic none -display none -serial stdio"
+    );
     // Firmware to its prompt, and again after resets.
     host.dormer(&format!("{base} -m 256M -smp 1 -bios /root/QEMU_EFI.fd"))?;
     for round in 0..=resets {
