@@ -90,7 +90,7 @@ fn the_distributions_chain_starts() -> Result<()> {
     let signed = unpacked(Suite::Bookworm, &package)?.join(format!("boot/vmlinuz-{version}"));
     let script = "mount -t efivarfs none /sys/firmware/efi/efivars\n\
         v=/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c\n\
-        echo \"dormer: secure $(od -An -tu1 -j4 $v | tr -d ' ')\"\n\
+        echo \"dormer: secure $(tail -c 1 $v | od -An -tu1 | tr -d ' ')\"\n\
         dmesg | grep -i 'secure *boot'\necho dormer: done\npoweroff -f\n";
     let kernel = guests::kernel()?;
     let initrd = initrd::build(&kernel, &["efivarfs"], script, &[])?;

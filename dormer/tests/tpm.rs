@@ -39,7 +39,8 @@ fn start(backend: &[String], device: &str) -> Result<Machine> {
         .arg("-initrd")
         .arg(initrd::build(&kernel, &modules, SCRIPT, &[])?)
         .arg("-append")
-        .arg("console=ttyAMA0 quiet")
+        // Not `quiet`, which the kernel's EFI stub obeys too.
+        .arg("console=ttyAMA0 loglevel=3")
         .args(device);
     for word in backend {
         builder = builder.arg(word);
