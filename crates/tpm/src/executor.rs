@@ -1,7 +1,7 @@
 //! The thread that waits for the TPM, so that processors need not.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
@@ -35,7 +35,8 @@ struct Shared {
     changed: Condvar,
     backend: Arc<dyn Backend>,
     established: AtomicBool,
-    cancelling: AtomicBool,
+    /// Cancellations asked for and not yet passed on.
+    cancellations: AtomicU32,
 }
 
 /// Executes one command at a time. Dropping it waits for the one under way.
@@ -51,7 +52,7 @@ impl Executor {
                 queue: Mutex::default(),
                 changed: Condvar::new(),
                 established: AtomicBool::new(false),
-                cancelling: AtomicBool::new(false),
+                cancellations: AtomicU32::new(0),
                 backend,
             }),
             thread: Mutex::new(None),
@@ -113,19 +114,31 @@ impl Executor {
 
     /// Asks the TPM to give the command up, without waiting.
     pub(crate) fn cancel(&self) {
-        // Emulators may take as long for this as for the command: one such thread at a time.
-        if self.shared.cancelling.swap(true, Ordering::SeqCst) {
+        // Emulators may take as long for this as for the command: one such thread at a time, which also sees to what is
+        // asked for meanwhile.
+        if self.shared.cancellations.fetch_add(1, Ordering::SeqCst) != 0 {
             return;
         }
         let shared = self.shared.clone();
         let spawned = std::thread::Builder::new()
             .name("tpm cancel".into())
             .spawn(move || {
-                shared.backend.cancel();
-                shared.cancelling.store(false, Ordering::SeqCst);
+                loop {
+                    let asked = shared.cancellations.load(Ordering::SeqCst);
+                    shared.backend.cancel();
+                    let all = shared.cancellations.compare_exchange(
+                        asked,
+                        0,
+                        Ordering::SeqCst,
+                        Ordering::SeqCst,
+                    );
+                    if all.is_ok() {
+                        break;
+                    }
+                }
             });
         if spawned.is_err() {
-            self.shared.cancelling.store(false, Ordering::SeqCst);
+            self.shared.cancellations.store(0, Ordering::SeqCst);
         }
     }
 
