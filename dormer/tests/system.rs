@@ -31,7 +31,8 @@ fn lines(program: &Path, image: &Path, options: &str) -> Vec<String> {
     log.lines().map(|l| l.trim_end().to_string()).collect()
 }
 
-fn compare(name: &str, seed: u64, count: u32, rule: impl Fn(&str) -> String) {
+/// Our lines, if they are the same but for the rule.
+fn compare(name: &str, seed: u64, count: u32, rule: impl Fn(&str) -> String) -> Vec<String> {
     let image = guests::bare::system(name, seed, count).unwrap();
     let ours = lines(dormer(), &image, "-accel jit");
     let theirs = lines(Path::new("qemu-system-aarch64"), &image, "-accel tcg");
@@ -49,6 +50,7 @@ fn compare(name: &str, seed: u64, count: u32, rule: impl Fn(&str) -> String) {
         ours.len(),
         different.join("\n")
     );
+    ours
 }
 
 /// The number after a word.
@@ -104,10 +106,15 @@ fn interrupts() {
         "PSCI on at nothing",
         "PSCI reset2 of no kind",
     ];
-    compare("interrupts", 1, 0, |line| {
-        let ours = OURS.iter().any(|start| line.starts_with(start));
-        if ours { String::new() } else { line.into() }
+    // QEMU sees an overflow of the cycle counter when a timer of the host tells it, on a busy host too late for the program.
+    const LATE: &[&str] = &["cycles overflow: ", "cycles interrupt: "];
+    let ours = compare("interrupts", 1, 0, |line| {
+        let other = OURS.iter().chain(LATE).any(|start| line.starts_with(start));
+        if other { String::new() } else { line.into() }
     });
+    for line in ["cycles overflow: 80000000", "cycles interrupt: 17"] {
+        assert!(ours.iter().any(|l| l == line), "no '{line}'");
+    }
 }
 
 /// By seeds in whose programs nothing writes to the tables through a block of memory, which each machine may see sooner or

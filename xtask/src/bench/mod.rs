@@ -50,21 +50,14 @@ const DRIFT: f64 = 0.02;
 
 /// Runs every pair and prints a table.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    if arguments.which == ["media"] {
+    let alone: Option<fn(&Path, usize) -> Result<()>> = match arguments.which.as_slice() {
+        [which] if which == "media" => Some(media::run),
+        [which] if which == "disk" => Some(disk::run),
+        _ => None,
+    };
+    if let Some(measure) = alone {
         crate::setup::run(crate::setup::Purpose::Everything)?;
-        let dormer = match &arguments.dormer {
-            Some(path) => path.clone(),
-            None => crate::demo::build()?,
-        };
-        return media::run(&dormer, arguments.pairs);
-    }
-    if arguments.which == ["disk"] {
-        crate::setup::run(crate::setup::Purpose::Everything)?;
-        let dormer = match &arguments.dormer {
-            Some(path) => path.clone(),
-            None => crate::demo::build()?,
-        };
-        return disk::run(&dormer, arguments.pairs);
+        return measure(&program(arguments)?, arguments.pairs);
     }
     let rows = select(&[&arguments.which[..], &arguments.only[..]].concat())?;
     if arguments.list {
@@ -74,10 +67,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     crate::setup::run(crate::setup::Purpose::Everything)?;
-    let dormer = match &arguments.dormer {
-        Some(path) => path.clone(),
-        None => crate::demo::build()?,
-    };
+    let dormer = program(arguments)?;
     println!("host: {}", host());
     println!("Dormer: {}", version(&dormer)?);
     println!("peer: {} {PEER}", version(&arguments.peer)?);
@@ -116,6 +106,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     print!("{}", table::show(&results, arguments.markdown));
     summary(&results, &figures, pairs);
     Ok(())
+}
+
+/// The Dormer to measure, built if none was given.
+fn program(arguments: &Arguments) -> Result<PathBuf> {
+    match &arguments.dormer {
+        Some(path) => Ok(path.clone()),
+        None => crate::demo::build(),
+    }
 }
 
 fn summary(results: &[table::Result], figures: &Collected, pairs: usize) {
