@@ -13,6 +13,7 @@ use guests::{initrd, iso};
 
 /// Tells what the kernel found, then ends.
 const SCRIPT: &str = r#"
+n=0; until grep -q Keyboard /proc/bus/input/devices || [ $n -ge 100 ]; do sleep 0.1; n=$((n + 1)); done
 echo "dormer: cpus $(grep -c ^processor /proc/cpuinfo)"
 echo "dormer: acpi $([ -d /sys/firmware/acpi/tables ] && echo yes || echo no)"
 echo "dormer: efi $([ -d /sys/firmware/efi ] && echo yes || echo no)"
