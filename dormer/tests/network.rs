@@ -24,7 +24,7 @@ echo "dormer: lease $ip/$mask $router $dns $hostname"
 const SCRIPT: &str = r#"
 ip link set lo up
 n=0; until card=$(ls /sys/class/net | grep -v -e lo -e sit -e tunl | head -n 1) && [ -n "$card" ]; do
-  n=$((n+1)); [ $n -gt 100 ] && break; sleep 0.1; done
+  n=$((n+1)); [ $n -gt 600 ] && break; sleep 0.1; done
 echo "dormer: card $card $(cat /sys/class/net/$card/address)"
 ip link set $card up
 udhcpc -i $card -n -q -t 10 -s /bin/lease 2>/dev/null
@@ -197,6 +197,18 @@ fn by_virtio() -> Result<()> {
         "-device virtio-net-pci,netdev=n,mq=on",
         &["virtio_net"],
         true,
+    )?;
+    ensure!(said(&log, "card").is_some_and(|c| c.ends_with("52:54:00:12:34:56")));
+    Ok(())
+}
+
+/// By the driver for CDC's Network Control Model.
+#[test]
+fn by_usb() -> Result<()> {
+    let log = on_the_network(
+        "-device qemu-xhci -device usb-ncm,netdev=n",
+        &["cdc_ncm", "usbnet"],
+        false,
     )?;
     ensure!(said(&log, "card").is_some_and(|c| c.ends_with("52:54:00:12:34:56")));
     Ok(())

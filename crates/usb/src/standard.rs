@@ -147,27 +147,8 @@ impl Descriptors {
         d
     }
 
-    /// Binary Object Store: USB 2.0 extension (no LPM) and SuperSpeed capability (USB 3.2, 9.6.2).
     fn bos(&self) -> Option<Vec<u8>> {
-        if self.speed != Speed::Super {
-            return None;
-        }
-        let mut d = vec![5, descriptor::BOS, 22, 0, 2];
-        d.extend([7, descriptor::DEVICE_CAPABILITY, 2, 0, 0, 0, 0]);
-        // Full, high and SuperSpeed; all works from high speed up; exit latencies U1 10 us, U2 255 us.
-        d.extend([
-            10,
-            descriptor::DEVICE_CAPABILITY,
-            3,
-            0,
-            0x0e,
-            0,
-            2,
-            10,
-            0xff,
-            0,
-        ]);
-        Some(d)
+        (self.speed == Speed::Super).then(|| bos(self.speed, &[]))
     }
 
     fn string(&self, index: u8) -> Option<Vec<u8>> {
@@ -212,6 +193,27 @@ impl Descriptors {
             .iter()
             .any(|e| e.address == address)
     }
+}
+
+/// A Binary Object Store: USB 2.0 extension (no LPM), SuperSpeed capability at that speed (USB 3.2, 9.6.2), and `more`, one
+/// other capability if it is not empty.
+pub fn bos(speed: Speed, more: &[u8]) -> Vec<u8> {
+    let mut d = vec![5, descriptor::BOS, 0, 0, 1];
+    d.extend([7, descriptor::DEVICE_CAPABILITY, 2, 0, 0, 0, 0]);
+    if speed == Speed::Super {
+        d[4] += 1;
+        // Full, high and SuperSpeed; all works from high speed up; exit latencies U1 10 us, U2 255 us.
+        let bytes = [3, 0, 0x0e, 0, 2, 10, 0xff, 0];
+        d.extend([10, descriptor::DEVICE_CAPABILITY]);
+        d.extend(bytes);
+    }
+    if !more.is_empty() {
+        d[4] += 1;
+        d.extend(more);
+    }
+    let total = (d.len() as u16).to_le_bytes();
+    d[2..4].copy_from_slice(&total);
+    d
 }
 
 /// What the standard requests change.

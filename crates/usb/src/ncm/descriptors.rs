@@ -2,9 +2,9 @@
 
 use crate::device::Speed;
 use crate::spec::{attributes, descriptor, transfer};
-use crate::standard::{Descriptors, Endpoint, Interface};
+use crate::standard::{self, Descriptors, Endpoint, Interface};
 
-use super::spec::{MS_COMPAT_ID, MS_VENDOR, SEGMENT};
+use super::spec::{MS_COMPAT_ID, MS_OS_20_UUID, MS_OS_20_WINDOWS, MS_VENDOR, SEGMENT, ms_os_20};
 use super::{IN, NOTIFICATIONS, OUT};
 
 /// The string with the MAC address.
@@ -37,7 +37,7 @@ fn endpoints(speed: Speed) -> [Endpoint; 3] {
 }
 
 /// What the standard requests need; the configuration is [`configuration`].
-pub fn standard(speed: Speed, serial: &str) -> Descriptors {
+pub fn for_requests(speed: Speed, serial: &str) -> Descriptors {
     let interface = |speed| Interface {
         class: [2, 0x0d, 0],
         extra: Vec::new(),
@@ -56,6 +56,13 @@ pub fn standard(speed: Speed, serial: &str) -> Descriptors {
         interface: interface(speed),
         other_speed: (speed == Speed::High).then(|| interface(Speed::Full)),
     }
+}
+
+/// The device descriptor: USB 2.01 at least, or nobody asks for a Binary Object Store (USB 2.0 ECN Link Power Management, 3).
+pub fn device(mut device: Vec<u8>) -> Vec<u8> {
+    let version = u16::from_le_bytes([device[2], device[3]]).max(0x0201);
+    device[2..4].copy_from_slice(&version.to_le_bytes());
+    composite(device)
 }
 
 /// The device descriptor (or its qualifier): several interfaces make one function (USB ECN, Interface Association).
@@ -145,5 +152,41 @@ pub fn ms_compat_id() -> Vec<u8> {
     d.extend([CONTROL, 1]);
     d.extend(*b"WINNCM\0\0");
     d.extend([0; 14]);
+    d
+}
+
+/// The Binary Object Store, with the capability by which Windows 8.1 and later know that there is an OS 2.0 descriptor set.
+pub fn bos(speed: Speed) -> Vec<u8> {
+    let mut platform = vec![28, descriptor::DEVICE_CAPABILITY, 5, 0];
+    platform.extend(MS_OS_20_UUID);
+    platform.extend(MS_OS_20_WINDOWS.to_le_bytes());
+    platform.extend((ms_descriptor_set().len() as u16).to_le_bytes());
+    // No alternate enumeration.
+    platform.extend([MS_VENDOR, 0]);
+    standard::bos(speed, &platform)
+}
+
+/// The OS 2.0 descriptor set: the function at the first interface is bound by the in-box driver UsbNcm.
+pub fn ms_descriptor_set() -> Vec<u8> {
+    let mut compatible = Vec::from(20u16.to_le_bytes());
+    compatible.extend(ms_os_20::FEATURE_COMPATIBLE_ID.to_le_bytes());
+    compatible.extend(*b"WINNCM\0\0");
+    compatible.extend([0; 8]);
+    let subset = |kind: u16, of: u8, inner: &[u8]| {
+        let mut d = Vec::from(8u16.to_le_bytes());
+        d.extend(kind.to_le_bytes());
+        d.extend([of, 0]);
+        d.extend((8 + inner.len() as u16).to_le_bytes());
+        d.extend(inner);
+        d
+    };
+    let function = subset(ms_os_20::SUBSET_HEADER_FUNCTION, CONTROL, &compatible);
+    // "bConfigurationValue", but what Windows compares it with is the configuration's index.
+    let configuration = subset(ms_os_20::SUBSET_HEADER_CONFIGURATION, 0, &function);
+    let mut d = Vec::from(10u16.to_le_bytes());
+    d.extend(ms_os_20::SET_HEADER.to_le_bytes());
+    d.extend(MS_OS_20_WINDOWS.to_le_bytes());
+    d.extend((10 + configuration.len() as u16).to_le_bytes());
+    d.extend(configuration);
     d
 }

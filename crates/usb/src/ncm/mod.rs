@@ -215,17 +215,18 @@ impl Ncm {
         };
         Some(match (kind, index) {
             (descriptor::DEVICE, 0) => {
-                let standard = descriptors::standard(speed, &self.mac_string());
-                descriptors::composite(standard.find(value)?)
+                let standard = descriptors::for_requests(speed, &self.mac_string());
+                descriptors::device(standard.find(value)?)
             }
             (descriptor::DEVICE_QUALIFIER, 0) => {
-                let standard = descriptors::standard(speed, &self.mac_string());
+                let standard = descriptors::for_requests(speed, &self.mac_string());
                 descriptors::composite(standard.find(value)?)
             }
             (descriptor::CONFIGURATION, 0) => descriptors::configuration(kind, speed),
             (descriptor::OTHER_SPEED_CONFIGURATION, 0) if speed != Speed::Super => {
                 descriptors::configuration(kind, other)
             }
+            (descriptor::BOS, 0) => descriptors::bos(speed),
             (descriptor::STRING, MAC_STRING) => descriptors::string(&self.mac_string()),
             (descriptor::STRING, spec::MS_STRING) => descriptors::ms_string(),
             _ => return None,
@@ -279,6 +280,9 @@ impl Ncm {
             }
             (0xc0 | 0xc1, spec::MS_VENDOR) if setup.index == spec::MS_COMPAT_ID => {
                 data.write(&descriptors::ms_compat_id());
+            }
+            (0xc0, spec::MS_VENDOR) if setup.index == spec::MS_OS_20_DESCRIPTOR_INDEX => {
+                data.write(&descriptors::ms_descriptor_set());
             }
             (0xa1 | 0x21, _) if interface != CONTROL => return Some(Outcome::Stall),
             (0xa1, request::GET_NTB_PARAMETERS) => {
@@ -527,7 +531,7 @@ impl UsbDevice for Ncm {
             }
             return outcome;
         }
-        let standard = descriptors::standard(speed, &self.mac_string());
+        let standard = descriptors::for_requests(speed, &self.mac_string());
         match state.standard.request(&standard, setup, data) {
             Answer::Answered(outcome) => outcome,
             Answer::Configured => {

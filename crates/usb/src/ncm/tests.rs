@@ -125,6 +125,47 @@ fn windows_finds_its_own_driver() {
     assert_eq!(outcome, Outcome::Stall);
 }
 
+/// Microsoft OS 2.0 Descriptors Specification, tables 4, 5, 10 to 13.
+#[test]
+fn windows_11_finds_its_own_driver() {
+    for speed in [Speed::High, Speed::Super] {
+        let bench = bench();
+        bench.ncm.connect(speed, Notifier::new(bench.ready.clone()));
+        let (_, device) = bench.control([0x80, 6, 0, 1, 0, 0, 18, 0], &[]);
+        assert!(u16::from_le_bytes([device[2], device[3]]) >= 0x0201);
+        let (_, bos) = bench.control([0x80, 6, 0, 15, 0, 0, 0xff, 0], &[]);
+        assert_eq!(u16::from_le_bytes([bos[2], bos[3]]) as usize, bos.len());
+        let mut capabilities = Vec::new();
+        let mut at = 5;
+        while at < bos.len() {
+            let length = usize::from(bos[at]);
+            capabilities.push(&bos[at..at + length]);
+            at += length;
+        }
+        assert_eq!(capabilities.len(), usize::from(bos[4]));
+        let platform = capabilities.iter().find(|c| c[2] == 5).unwrap();
+        assert_eq!(
+            platform[..24],
+            [
+                28, 16, 5, 0, 0xdf, 0x60, 0xdd, 0xd8, 0x89, 0x45, 0xc7, 0x4c, 0x9c, 0xd2, 0x65,
+                0x9d, 0x9e, 0x64, 0x8a, 0x9f, 0, 0, 3, 6
+            ]
+        );
+        let [low, high, vendor, alternate] = platform[24..] else {
+            panic!("{platform:?}");
+        };
+        assert_eq!(alternate, 0);
+        let (outcome, set) = bench.control([0xc0, vendor, 0, 0, 7, 0, low, high], &[]);
+        assert_eq!(outcome, Outcome::Done);
+        assert_eq!(set.len(), usize::from(u16::from_le_bytes([low, high])));
+        assert_eq!(set[..10], [10, 0, 0, 0, 0, 0, 3, 6, low, high]);
+        assert_eq!(set[10..18], [8, 0, 1, 0, 0, 0, 36, 0]);
+        assert_eq!(set[18..26], [8, 0, 2, 0, CONTROL, 0, 28, 0]);
+        assert_eq!(set[26..38], *b"\x14\0\x03\0WINNCM\0\0");
+        assert_eq!(set[38..], [0; 8]);
+    }
+}
+
 #[test]
 fn set_up_and_notifications() {
     let bench = bench();
