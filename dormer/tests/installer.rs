@@ -1,12 +1,16 @@
-//! A real installer from a USB stick: firmware, signed shim, GRUB, kernel, and its first menu, moved by keys.
+//! The whole machine that people start to install a system: QEMU's command line by QEMU's name, a real installer in the
+//! place of Windows'. From power-on by firmware, signed shim, GRUB and kernel to its first menu, moved by keys; and every
+//! device, as its shell sees them.
 
 mod common;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use common::{PATIENCE, dormer};
 use guests::iso;
+use guests::qmp::Qmp;
 use guests::run::Builder;
 use guests::screen::Picture;
 
@@ -15,44 +19,93 @@ const MENU: Duration = Duration::from_secs(900);
 /// Rows of the text console.
 const LINE: u32 = 16;
 
+/// What people paste, but for the engine.
+const COMMAND: &str = "-machine virt -cpu host -accel jit -m 4G -smp 4 -bios edk2-aarch64-code.fd \
+    -device qemu-xhci -device usb-kbd -device usb-tablet \
+    -drive file=Win11_24H2_English_Arm64.iso,media=cdrom,if=none,id=inst -device usb-storage,drive=inst \
+    -device ramfb \
+    -drive file=virtio-win.iso,media=cdrom,if=none,id=iso -device usb-storage,drive=iso \
+    -drive file=win11-arm.qcow2,if=virtio \
+    -nic user,model=virtio-net-pci \
+    -device virtio-gpu-pci \
+    -device intel-hda -device hda-duplex";
+
+/// What the shell is asked. The drivers of disk and sound card are not of the installer's first part: these are only seen.
+const QUESTIONS: &str = "(lspci -n; cat /sys/bus/usb/devices/*/product; ls /sys/class/drm; ip link set enp0s1 up; \
+    udhcpc -i enp0s1 -nqs /bin/true; echo all is said) > /dev/ttyAMA0 2>&1";
+
 #[test]
-fn language_menu_moves_by_keys() -> Result<()> {
+fn the_whole_machine_to_the_language_menu() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let disk = folder.path().join("disk.qcow2");
+    let at = |name: &str| folder.path().join(name);
+    common::image(&at("win11-arm.qcow2"), "qcow2", "64G")?;
+    std::os::unix::fs::symlink(dormer(), at("qemu-system-aarch64"))?;
+    std::os::unix::fs::symlink(iso::installer()?, at("Win11_24H2_English_Arm64.iso"))?;
+    std::fs::copy(common::firmware("QEMU_EFI.fd")?, at("edk2-aarch64-code.fd"))?;
+    std::fs::create_dir(at("drivers"))?;
+    std::fs::write(at("drivers/readme.txt"), "In the place of drivers.\n")?;
     guests::packages::run(
-        std::process::Command::new("qemu-img")
-            .args(["create", "-q", "-f", "qcow2"])
-            .arg(&disk)
-            .arg("8G"),
+        std::process::Command::new("xorriso")
+            .args(["-as", "mkisofs", "-quiet", "-J", "-o"])
+            .arg(at("virtio-win.iso"))
+            .arg(at("drivers")),
     )?;
-    let mut machine = Builder::new(dormer())
-        .args("-machine virt -cpu host -accel jit -m 4G -smp 4 -bios")
-        .arg(common::firmware("QEMU_EFI.fd")?)
-        .args("-device qemu-xhci -device usb-kbd -device usb-tablet -drive")
-        .arg(format!(
-            "file={},media=cdrom,if=none,id=inst",
-            iso::installer()?.display()
-        ))
-        .args("-device usb-storage,drive=inst -device ramfb -drive")
-        .arg(format!("file={},if=virtio", disk.display()))
+    let mut machine = Builder::new(&at("qemu-system-aarch64"))
+        .within(folder.path())
+        .args(COMMAND)
         .start()?;
     machine.expect("EFI stub: Booting Linux Kernel", PATIENCE)?;
     let qmp = machine.qmp()?;
+    let menu = language_menu(qmp, folder.path())?;
+    moves_by_keys(qmp, folder.path(), &menu)?;
+
+    // The shell on the second console.
+    qmp.keys("alt-f2")?;
+    std::thread::sleep(Duration::from_secs(2));
+    qmp.keys("ret")?;
+    std::thread::sleep(Duration::from_secs(3));
+    qmp.text(QUESTIONS)?;
+    qmp.keys("ret")?;
+    machine.expect("0600: 1b36:0008", PATIENCE)?;
+    let said = machine.expect("all is said", PATIENCE)?;
+    for (what, wanted) in [
+        ("virtio-net-pci", "0200: 1af4:1000"),
+        ("qemu-xhci", "0c03: 1b36:000d"),
+        ("virtio-gpu-pci", "0380: 1af4:1050"),
+        ("intel-hda", "0403: 8086:2668"),
+        ("virtio-blk-pci", "0100: 1af4:1001"),
+        ("usb-kbd", "Dormer USB Keyboard"),
+        ("usb-tablet", "Dormer USB Tablet"),
+        ("virtio-gpu-pci's driver", "card0-Virtual-1"),
+        ("the network", "lease of 10.0.2.15 obtained"),
+    ] {
+        ensure!(said.contains(wanted), "{what} is missing:\n{said}");
+    }
+    let media = said.matches("Dormer USB CD-ROM").count();
+    ensure!(media == 2, "{media} USB media, not 2:\n{said}");
+    Ok(())
+}
+
+/// Waits for the installer's first menu.
+fn language_menu(qmp: &mut Qmp, folder: &Path) -> Result<Picture> {
     let deadline = Instant::now() + MENU;
-    let menu = loop {
+    loop {
         ensure!(Instant::now() < deadline, "no menu came");
         std::thread::sleep(Duration::from_secs(2));
-        let picture = qmp.screen(folder.path())?;
-        if picture.is_text_installer() && settled(&picture, &qmp.screen(folder.path())?) {
-            break picture;
+        let picture = qmp.screen(folder)?;
+        if picture.is_text_installer() && picture == qmp.screen(folder)? {
+            return Ok(picture);
         }
-    };
-    // The language menu: a highlighted line in newt's red or blue on grey, which two presses of Down move.
+    }
+}
+
+/// The language menu: a highlighted line in newt's red or blue on grey, which two presses of Down move.
+fn moves_by_keys(qmp: &mut Qmp, folder: &Path, menu: &Picture) -> Result<()> {
     qmp.keys("down down")?;
     let deadline = Instant::now() + PATIENCE;
     let moved = loop {
-        let picture = qmp.screen(folder.path())?;
-        if picture != menu {
+        let picture = qmp.screen(folder)?;
+        if picture != *menu {
             break picture;
         }
         if Instant::now() > deadline {
@@ -67,8 +120,4 @@ fn language_menu_moves_by_keys() -> Result<()> {
         "the lines {lines:?} changed, which is no mark that moves"
     );
     Ok(())
-}
-
-fn settled(one: &Picture, two: &Picture) -> bool {
-    one == two
 }

@@ -99,4 +99,58 @@ impl Qmp {
         }
         Ok(())
     }
+
+    /// Types text on an American keyboard.
+    pub fn text(&mut self, text: &str) -> Result<()> {
+        for character in text.chars() {
+            let (shift, key) =
+                key_of(character).with_context(|| format!("no key is '{character}'"))?;
+            let mut keys = Vec::new();
+            if shift {
+                keys.push(json!({ "type": "qcode", "data": "shift" }));
+            }
+            keys.push(json!({ "type": "qcode", "data": key }));
+            self.call("send-key", json!({ "keys": keys, "hold-time": 20 }))?;
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+}
+
+/// Whether shift is pressed, and QEMU's name of the key.
+fn key_of(character: char) -> Option<(bool, String)> {
+    const PLAIN: &[(char, &str)] = &[
+        (' ', "spc"),
+        ('/', "slash"),
+        ('-', "minus"),
+        ('.', "dot"),
+        (',', "comma"),
+        (';', "semicolon"),
+        ('=', "equal"),
+        ('\n', "ret"),
+    ];
+    const SHIFTED: &[(char, &str)] = &[
+        ('>', "dot"),
+        ('<', "comma"),
+        (':', "semicolon"),
+        ('|', "backslash"),
+        ('"', "apostrophe"),
+        ('_', "minus"),
+        ('$', "4"),
+        ('&', "7"),
+        ('*', "8"),
+        ('(', "9"),
+        (')', "0"),
+    ];
+    let find = |table: &[(char, &str)]| {
+        let (_, key) = table.iter().find(|(c, _)| *c == character)?;
+        Some(key.to_string())
+    };
+    match character {
+        'a'..='z' | '0'..='9' => Some((false, character.into())),
+        'A'..='Z' => Some((true, character.to_ascii_lowercase().into())),
+        _ => find(PLAIN)
+            .map(|key| (false, key))
+            .or_else(|| find(SHIFTED).map(|key| (true, key))),
+    }
 }

@@ -60,6 +60,7 @@ pub struct Builder {
     program: PathBuf,
     arguments: Vec<OsString>,
     environment: Vec<(String, OsString)>,
+    within: Option<PathBuf>,
     qmp: bool,
 }
 
@@ -74,6 +75,7 @@ impl Builder {
             program: program.into(),
             arguments,
             environment: Vec::new(),
+            within: None,
             qmp: true,
         }
     }
@@ -94,6 +96,12 @@ impl Builder {
     /// One argument, spaces and all.
     pub fn arg(mut self, word: impl Into<OsString>) -> Builder {
         self.arguments.push(word.into());
+        self
+    }
+
+    /// The folder it is started in.
+    pub fn within(mut self, folder: &Path) -> Builder {
+        self.within = Some(folder.into());
         self
     }
 
@@ -122,6 +130,7 @@ impl Builder {
         }
         self.arguments.extend(add.into_iter().map(OsString::from));
         let mut child = Command::new(&self.program)
+            .current_dir(self.within.as_deref().unwrap_or(Path::new(".")))
             .args(&self.arguments)
             .envs(self.environment)
             .stdin(Stdio::piped())
