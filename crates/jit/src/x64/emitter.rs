@@ -14,7 +14,7 @@ use super::assembler::{
     Alu, Assembler, Cc, Label, Mem, RAX, RCX, RDI, RDX, RSI, Reg, Rm, ShiftOp, Xmm,
 };
 use super::features::HostFeatures;
-use super::frame::{self, SCRATCH};
+use super::frame::{self, Homes, SCRATCH};
 
 /// A 64-bit integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +112,6 @@ pub enum Flags {
 pub(super) enum Place128 {
     Guest(u8, u32),
     Xmm(Xmm),
-    Slot(u8),
     Constant(u128),
 }
 
@@ -200,6 +199,8 @@ pub struct Emitter {
     pub(super) nodes: Vec<Node>,
     pub(super) vectors: Vec<Place128>,
     pub(super) selections: Vec<(Cond, Flags, u32)>,
+    /// Where guest registers live in this block.
+    pub(super) homes: Homes,
     /// How often each guest register was written in this block: general, vector.
     pub(super) epochs: [u32; 32],
     pub(super) vector_epochs: [u32; 32],
@@ -207,7 +208,6 @@ pub struct Emitter {
     busy: u16,
     pub(super) next_xmm: u8,
     pub(super) next_slot: u8,
-    pub(super) next_vector_slot: u8,
     /// Of the instruction.
     pub(super) word: u32,
     pub(super) offset: u32,
@@ -263,12 +263,12 @@ impl Emitter {
             nodes: Vec::new(),
             vectors: Vec::new(),
             selections: Vec::new(),
+            homes: Homes::between_blocks(),
             epochs: [0; 32],
             vector_epochs: [0; 32],
             busy: 0,
             next_xmm: 0,
             next_slot: 0,
-            next_vector_slot: 0,
             word: 0,
             offset: 0,
             flags_are_dead: false,
@@ -319,7 +319,6 @@ impl Emitter {
         self.busy = 0;
         self.next_xmm = 0;
         self.next_slot = 0;
-        self.next_vector_slot = 0;
         self.word = word;
         self.offset = offset;
         self.flags_are_dead = flags_are_dead;
@@ -433,6 +432,14 @@ impl Emitter {
         self.busy
     }
 
+    /// Where a guest's general register lives.
+    fn general(&self, n: u8) -> Rm {
+        match self.homes.general[usize::from(n)] {
+            Some(reg) => reg.into(),
+            None => frame::general(n).into(),
+        }
+    }
+
     /// Where a value is, if that takes no code.
     pub(super) fn direct(&mut self, value: Value) -> Option<Direct> {
         match self.get(value) {
@@ -441,10 +448,7 @@ impl Emitter {
                 if self.epochs[usize::from(n)] != epoch {
                     self.fail("a register is read after it was written");
                 }
-                Some(Direct::Rm(match frame::home(n) {
-                    Some(reg) => reg.into(),
-                    None => frame::general(n).into(),
-                }))
+                Some(Direct::Rm(self.general(n)))
             }
             Node::Register(reg) => Some(Direct::Rm(reg.into())),
             Node::Slot(i) => Some(Direct::Rm(frame::slot(i).into())),
@@ -1147,9 +1151,9 @@ impl Emitter {
         // The result is in the destination, if there is one.
         if self.committed && self.word & 31 != 31 {
             let n = (self.word & 31) as u8;
-            match frame::home(n) {
-                Some(reg) => self.asm.test(w, reg, reg),
-                None => self.asm.alu_constant(Alu::Cmp, w, frame::general(n), 0),
+            match self.general(n) {
+                Rm::Reg(reg) => self.asm.test(w, reg, reg),
+                Rm::Mem(mem) => self.asm.alu_constant(Alu::Cmp, w, mem, 0),
             }
             return;
         }
@@ -1218,10 +1222,9 @@ impl Emitter {
             };
             self.stack_is_aligned &= moved;
         }
-        match frame::home(n) {
-            Some(reg) => self.evaluate(value, reg),
-            None => {
-                let to = frame::general(n);
+        match self.general(n) {
+            Rm::Reg(reg) => self.evaluate(value, reg),
+            Rm::Mem(to) => {
                 match self.direct(value) {
                     Some(Direct::Constant(c)) => self.asm.store_constant(8, to, c),
                     Some(Direct::Rm(Rm::Mem(mem))) if mem == to => {}
@@ -1266,8 +1269,10 @@ impl Emitter {
         }
         let slow = self.slow_label();
         if access.sp_base && self.key.sp_align_check && !self.stack_is_aligned {
-            let sp = frame::home(31).unwrap_or(RAX);
-            self.asm.test_byte(sp, 15);
+            match self.general(31) {
+                Rm::Reg(sp) => self.asm.test_byte(sp, 15),
+                Rm::Mem(sp) => self.asm.test_byte(sp, 15),
+            }
             self.asm.jcc(Cc::Ne, slow);
             self.stack_is_aligned = true;
         }

@@ -1,7 +1,7 @@
 //! What generated code works on, and how it reaches it.
 //!
 //! RBP points into the middle of the state's general registers, so that all of them are within reach of a short
-//! displacement. Some guest registers live in host registers all the time that generated code runs ([`home`]); the others
+//! displacement. Some guest registers live in host registers all the time that generated code runs ([`Homes`]); the others
 //! live in [`State`].
 
 use std::mem::offset_of;
@@ -10,13 +10,13 @@ use std::sync::atomic::AtomicU32;
 use cpu::{Interpreter, Layout, State};
 
 use super::assembler::{
-    Mem, R8, R9, R10, R11, R12, R13, R14, R15, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Reg,
+    Mem, R8, R9, R10, R11, R12, R13, R14, R15, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Reg, Xmm,
 };
 
 /// What RBP is beyond the start of the state.
 const BIAS: usize = 128;
 
-/// Guest registers with a host register, 31 being the stack pointer.
+/// Guest registers with a host register between blocks, 31 being the stack pointer.
 pub const PINNED: [(u8, Reg); 9] = [
     (0, RBX),
     (1, R12),
@@ -29,29 +29,44 @@ pub const PINNED: [(u8, Reg); 9] = [
     (20, R11),
 ];
 
-/// Those of them that a call does not keep.
-pub const LOST_IN_CALLS: [(u8, Reg); 4] = [(5, R8), (31, R9), (19, R10), (20, R11)];
+/// Registers that a C function does not keep and that guest registers may live in.
+pub const LOST_IN_CALLS: [Reg; 4] = [R8, R9, R10, R11];
 
 /// Registers for temporaries. RAX is beside these: for flags, and where instructions want it.
 pub const SCRATCH: [Reg; 4] = [RSI, RDI, RDX, RCX];
 
-/// Eight-byte slots on the stack for temporaries, and sixteen-byte ones above them.
+/// Vector registers that vectors may be in between operations; two more are for the insides of one.
+pub const XMMS: u8 = 14;
+
+/// Eight-byte slots on the stack for temporaries.
 pub const SLOTS: u8 = 16;
-pub const VECTOR_SLOTS: u8 = 16;
 /// Bytes of stack that generated code has.
-pub const STACK: i32 = 8 * SLOTS as i32 + 16 * VECTOR_SLOTS as i32;
+pub const STACK: i32 = 8 * SLOTS as i32;
 
 pub fn slot(i: u8) -> Mem {
     Mem::at(RSP, 8 * i32::from(i))
 }
 
-pub fn vector_slot(i: u8) -> Mem {
-    Mem::at(RSP, 8 * i32::from(SLOTS) + 16 * i32::from(i))
+/// Which guest registers live in host registers, and in which; the others live in the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Homes {
+    /// 31 is the stack pointer.
+    pub general: [Option<Reg>; 32],
+    pub vectors: [Option<Xmm>; 32],
 }
 
-/// The host register of a guest register.
-pub fn home(n: u8) -> Option<Reg> {
-    PINNED.iter().find(|p| p.0 == n).map(|p| p.1)
+impl Homes {
+    /// Those of [`PINNED`], which hold between blocks.
+    pub fn between_blocks() -> Homes {
+        let mut general = [None; 32];
+        for (n, reg) in PINNED {
+            general[usize::from(n)] = Some(reg);
+        }
+        Homes {
+            general,
+            vectors: [None; 32],
+        }
+    }
 }
 
 /// Entries of the jump cache.

@@ -5,10 +5,10 @@
 //! called with all of it there; they answer where execution goes on, or 0 to leave generated code.
 
 use super::assembler::{
-    Alu, Assembler, Cc, R12, R13, R14, R15, RAX, RBP, RBX, RDI, RDX, RSI, RSP, Reg,
+    Alu, Assembler, Cc, Mem, R12, R13, R14, R15, RAX, RBP, RBX, RDI, RDX, RSI, RSP, Reg, Xmm,
 };
 use super::emitter::Thunks;
-use super::frame;
+use super::{frame, vector};
 
 /// What thunks call: addresses of functions.
 pub struct Functions {
@@ -80,17 +80,27 @@ pub fn emit(origin: usize, functions: &Functions) -> (Vec<u8>, Thunks) {
     asm.bind(leave);
     asm.jmp_to(thunks.leave);
 
-    // Called with RAX: the function, which looks at vector registers and the frame only.
+    // Called with RAX: the function, which looks at the frame only. Whatever lives in which register stays.
     thunks.call = here(&asm);
-    for (n, reg) in frame::LOST_IN_CALLS {
-        asm.store(8, frame::general(n), reg);
+    let general = frame::LOST_IN_CALLS.len() as i32;
+    let vectors = i32::from(frame::XMMS);
+    let size = (8 * general + 16 * vectors + 15) / 16 * 16 + 8;
+    asm.alu_constant(Alu::Sub, true, RSP, size);
+    let place = |i: i32| Mem::at(RSP, 16 * vectors + 8 * i);
+    for (i, reg) in frame::LOST_IN_CALLS.into_iter().enumerate() {
+        asm.store(8, place(i as i32), reg);
     }
-    asm.alu_constant(Alu::Sub, true, RSP, 8);
+    for i in 0..frame::XMMS {
+        asm.vector2(vector::STORE, Xmm(i), Mem::at(RSP, 16 * i32::from(i)));
+    }
     asm.call_indirect(RAX);
-    asm.alu_constant(Alu::Add, true, RSP, 8);
-    for (n, reg) in frame::LOST_IN_CALLS {
-        asm.load(true, reg, frame::general(n));
+    for i in 0..frame::XMMS {
+        asm.vector2(vector::LOAD, Xmm(i), Mem::at(RSP, 16 * i32::from(i)));
     }
+    for (i, reg) in frame::LOST_IN_CALLS.into_iter().enumerate() {
+        asm.load(true, reg, place(i as i32));
+    }
+    asm.alu_constant(Alu::Add, true, RSP, size);
     asm.ret();
 
     asm.finish();

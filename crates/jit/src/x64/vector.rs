@@ -21,8 +21,6 @@ use super::functions;
 /// For the insides of one operation.
 const T0: Xmm = Xmm(14);
 const T1: Xmm = Xmm(15);
-/// Registers for vectors of an instruction.
-const XMMS: u8 = 14;
 
 const fn v66(opcode: u8) -> Vex {
     Vex(Pp::P66, Map::M0f, false, opcode)
@@ -36,8 +34,8 @@ const fn v3a(opcode: u8) -> Vex {
     Vex(Pp::P66, Map::M0f3a, false, opcode)
 }
 
-const LOAD: Vex = Vex(Pp::Pf3, Map::M0f, false, 0x6f);
-const STORE: Vex = Vex(Pp::Pf3, Map::M0f, false, 0x7f);
+pub(super) const LOAD: Vex = Vex(Pp::Pf3, Map::M0f, false, 0x6f);
+pub(super) const STORE: Vex = Vex(Pp::Pf3, Map::M0f, false, 0x7f);
 /// 64 bits, the rest zero.
 const MOVQ: Vex = Vex(Pp::Pf3, Map::M0f, false, 0x7e);
 const MOVQ_STORE: Vex = v66(0xd6);
@@ -103,7 +101,7 @@ impl Emitter {
     }
 
     fn new_xmm(&mut self) -> Xmm {
-        if self.next_xmm >= XMMS {
+        if self.next_xmm >= frame::XMMS {
             self.fail("out of vector registers");
             return T0;
         }
@@ -115,13 +113,20 @@ impl Emitter {
         self.vector_at(Place128::Xmm(xmm))
     }
 
+    /// Where a guest's vector register lives.
+    fn guest_vector(&self, n: u8) -> Xm {
+        match self.homes.vectors[usize::from(n)] {
+            Some(xmm) => xmm.into(),
+            None => frame::vector(n).into(),
+        }
+    }
+
     /// Any place into a register.
     fn load_place(&mut self, to: Xmm, place: Place128) {
         match place {
-            Place128::Guest(n, _) => self.asm.vector2(LOAD, to, frame::vector(n)),
+            Place128::Guest(n, _) => self.asm.vector2(LOAD, to, self.guest_vector(n)),
             Place128::Xmm(from) if from == to => {}
             Place128::Xmm(from) => self.asm.vector2(LOAD, to, from),
-            Place128::Slot(i) => self.asm.vector2(LOAD, to, frame::vector_slot(i)),
             Place128::Constant(value) => self.load_constant(to, value),
         }
     }
@@ -150,10 +155,15 @@ impl Emitter {
         self.asm.vector2(LOAD, to, from);
     }
 
-    /// A register that holds the vector.
+    /// A register that holds the vector. It is not to be changed.
     fn xmm(&mut self, v: Vector) -> Xmm {
         let place = self.place_of(v);
         if let Place128::Xmm(xmm) = place {
+            return xmm;
+        }
+        if let Place128::Guest(n, _) = place
+            && let Some(xmm) = self.homes.vectors[usize::from(n)]
+        {
             return xmm;
         }
         let xmm = self.new_xmm();
@@ -165,8 +175,7 @@ impl Emitter {
     /// The vector as an operand.
     fn operand128(&mut self, v: Vector) -> Xm {
         match self.place_of(v) {
-            Place128::Guest(n, _) => frame::vector(n).into(),
-            Place128::Slot(i) => frame::vector_slot(i).into(),
+            Place128::Guest(n, _) => self.guest_vector(n),
             Place128::Xmm(xmm) => xmm.into(),
             Place128::Constant(_) => self.xmm(v).into(),
         }
@@ -180,8 +189,7 @@ impl Emitter {
         let place = self.place_of(v);
         let to = self.new_xmm();
         let from = match place {
-            Place128::Guest(n, _) => Xm::Mem(frame::vector(n)),
-            Place128::Slot(i) => Xm::Mem(frame::vector_slot(i)),
+            Place128::Guest(n, _) => self.guest_vector(n),
             _ => Xm::Reg(self.xmm(v)),
         };
         match (bytes, from) {
@@ -219,7 +227,10 @@ impl Emitter {
                 T0
             }
         };
-        self.asm.vector2(STORE, xmm, frame::vector(n));
+        match self.homes.vectors[usize::from(n)] {
+            Some(home) => self.asm.vector2(LOAD, home, xmm),
+            None => self.asm.vector2(STORE, xmm, frame::vector(n)),
+        }
         self.vector_epochs[usize::from(n)] += 1;
     }
 
@@ -264,25 +275,6 @@ impl Emitter {
         &raw const **kept.entry(operation).or_insert_with(|| Box::new(operation)) as usize
     }
 
-    /// Moves what is in vector registers to where calls leave it.
-    fn save_vectors(&mut self) {
-        if self.busy_registers() != 0 {
-            self.fail("a function in the middle of an access");
-        }
-        for i in 0..self.vectors.len() {
-            if let Place128::Xmm(xmm) = self.vectors[i] {
-                if self.next_vector_slot >= frame::VECTOR_SLOTS {
-                    return self.fail("out of vector slots");
-                }
-                let slot = self.next_vector_slot;
-                self.next_vector_slot += 1;
-                self.asm.vector2(STORE, xmm, frame::vector_slot(slot));
-                self.vectors[i] = Place128::Slot(slot);
-            }
-        }
-        self.next_xmm = 0;
-    }
-
     /// Calls a function of the frame's operands.
     pub(super) fn call_vector_function(
         &mut self,
@@ -322,8 +314,9 @@ impl Emitter {
         if self.failed.is_some() {
             return;
         }
-        // Operands first: saving only copies registers.
-        self.save_vectors();
+        if self.busy_registers() != 0 {
+            self.fail("a function in the middle of an access");
+        }
         self.call_vector_function(operation, function, operands);
     }
 
@@ -1104,16 +1097,7 @@ impl Emitter {
         }
         self.asm.bind(back);
         self.asm.flags_changed = true;
-        // Other vectors that are only in registers would be lost in the call.
         let places = operands.map(|v| self.place_of(v));
-        for (i, &place) in self.vectors.iter().enumerate() {
-            if let Place128::Xmm(_) = place
-                && !operands.iter().any(|v| usize::from(v.0) == i)
-            {
-                self.fail("vectors across a function");
-                break;
-            }
-        }
         if self.busy_registers() != 0 {
             self.fail("a function in the middle of an access");
         }
@@ -1126,18 +1110,7 @@ impl Emitter {
             operands: places,
             result,
         });
-        // The operands in registers are lost too if the call was made.
-        for v in operands {
-            if let Place128::Xmm(_) = self.place_of(v) {
-                self.lost(v);
-            }
-        }
         Some(self.in_new(result))
-    }
-
-    /// A vector that is not to be used any more.
-    fn lost(&mut self, v: Vector) {
-        self.vectors[usize::from(v.0)] = Place128::Guest(0, u32::MAX);
     }
 
     pub(super) fn compare_floats(&mut self, operation: Compare, a: Vector, b: Vector) -> Flags {
@@ -1154,10 +1127,7 @@ impl Emitter {
         }
         let double = operation.lane == Lane::D;
         let x = self.low(a, if double { 8 } else { 4 });
-        let y = match self.place_of(b) {
-            Place128::Guest(n, _) => Xm::Mem(frame::vector(n)),
-            _ => Xm::Reg(self.xmm(b)),
-        };
+        let y = self.operand128(b);
         let pp = if double { Pp::P66 } else { Pp::None };
         let opcode = if operation.signaling { 0x2f } else { 0x2e };
         self.asm
@@ -1232,17 +1202,22 @@ impl Emitter {
         };
         let to = self.take();
         let size = lane.bytes() as u8;
-        match self.place_of(a) {
-            Place128::Guest(n, _) => {
-                let from = frame::vector(n);
+        match self.operand128(a) {
+            Xm::Mem(from) => {
                 let from = Mem::at(from.base, from.disp + i32::from(index * size));
                 match signed {
                     Some(wide) => self.asm.load_sign_extended(wide, size, to, from),
                     None => self.asm.load_zero_extended(size, to, from),
                 }
             }
-            _ => {
-                let x = self.xmm(a);
+            Xm::Reg(x) if index == 0 && size >= 4 => {
+                let v = if size == 8 { MOVQ_TO_GENERAL } else { MOVD_STORE };
+                self.asm.vector_general(v, x, 0, to);
+                if let Some(wide) = signed {
+                    self.asm.load_sign_extended(wide, size, to, to);
+                }
+            }
+            Xm::Reg(x) => {
                 let v = match lane {
                     Lane::B => v3a(0x14),
                     Lane::H => v3a(0x15),
@@ -1291,8 +1266,8 @@ impl Emitter {
         );
         self.asm.bind(done);
         self.asm.flags_changed = true;
-        if self.busy_registers() != 0 || self.vectors.len() > 1 {
-            self.fail("a function in the middle");
+        if self.busy_registers() != 0 {
+            self.fail("a function in the middle of an access");
         }
         self.result_in_slot()
     }
@@ -1370,7 +1345,9 @@ impl Emitter {
             _ => {
                 let operation = self.keep(operation);
                 let place = self.place_of(into);
-                self.save_vectors();
+                if self.busy_registers() != 0 {
+                    self.fail("a function in the middle of an access");
+                }
                 // The value goes along in RDX, which nothing here uses.
                 self.take_this(super::assembler::RDX);
                 self.evaluate(a, super::assembler::RDX);
