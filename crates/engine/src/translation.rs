@@ -14,6 +14,8 @@ pub enum Tier {
     Interpreter,
     /// Generated code, each block in one pass.
     Baseline,
+    /// The same, and loops that are taken often made anew, with registers kept over them.
+    Optimizing,
 }
 
 impl FromStr for Tier {
@@ -24,11 +26,9 @@ impl FromStr for Tier {
             "auto" => Ok(Tier::Auto),
             "interpreter" => Ok(Tier::Interpreter),
             "baseline" => Ok(Tier::Baseline),
-            "optimizing" => Err(Error::Unavailable(
-                "the optimizing tier is not built yet".into(),
-            )),
+            "optimizing" => Ok(Tier::Optimizing),
             _ => Err(Error::Unavailable(format!(
-                "no tier is called {name}: auto, interpreter and baseline are"
+                "no tier is called {name}: auto, interpreter, baseline and optimizing are"
             ))),
         }
     }
@@ -40,14 +40,27 @@ pub struct Translation {
     pub tier: Tier,
     /// Bytes of generated code that all processors keep, at most. `None`: 32 MiB each.
     pub cache: Option<u64>,
+    /// How often a jump back is taken before its loop is made anew by the optimizing tier. `None`: 64 times.
+    pub hot: Option<u32>,
     /// Host processor features to do without, by their names in /proc/cpuinfo.
     pub masked: Vec<String>,
 }
+
+/// How often a jump back is taken before its loop is made anew, if nothing else was said: making it costs about as much.
+const DEFAULT_HOT: u32 = 64;
 
 /// Bytes of generated code that a processor keeps if nothing else was said.
 const DEFAULT_CACHE: u64 = 32 << 20;
 
 impl Translation {
+    /// How often a jump back is taken before its loop is made anew; `None`: never.
+    pub fn hot(&self) -> Option<u32> {
+        match self.tier {
+            Tier::Interpreter | Tier::Baseline => None,
+            Tier::Auto | Tier::Optimizing => Some(self.hot.unwrap_or(DEFAULT_HOT)),
+        }
+    }
+
     /// Bytes of generated code for each of so many processors.
     pub fn cache_of_each(&self, processors: usize) -> usize {
         let each = match self.cache {

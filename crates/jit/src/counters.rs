@@ -9,6 +9,8 @@ pub struct Counters {
     pub translations: u64,
     pub instructions: u64,
     pub given_up: u64,
+    /// Loops made.
+    pub loops: u64,
     /// Entries from the run loop, look-ups of addresses that the jump cache lacked, jumps linked.
     pub entries: u64,
     pub lookups: u64,
@@ -44,8 +46,8 @@ impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "translations {} of {} instructions, {} left to the interpreter",
-            self.translations, self.instructions, self.given_up
+            "translations {} and {} loops of {} instructions, {} left to the interpreter",
+            self.translations, self.loops, self.instructions, self.given_up
         )?;
         writeln!(
             f,

@@ -20,4 +20,6 @@ pub struct Options {
     /// Bytes of generated code that a processor keeps, at most.
     pub cache: usize,
     pub features: HostFeatures,
+    /// Jumps back that are taken before the loop that they close is made anew with more care; `None`: none is.
+    pub hot: Option<u32>,
 }

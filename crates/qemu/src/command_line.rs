@@ -336,6 +336,12 @@ fn translation(machine: &mut Description, values: &mut KeyValues) -> Result<(), 
     if let Some(tier) = values.take("tier") {
         translation.tier = tier.parse().map_err(|e| Error::new(format!("{e}")))?;
     }
+    if let Some(jumps) = values.take("hot") {
+        let jumps: u32 = jumps
+            .parse()
+            .map_err(|_| Error::new(format!("Parameter 'hot' expects a number, not '{jumps}'")))?;
+        translation.hot = Some(jumps);
+    }
     if let Some(size) = values.take("tb-size") {
         let mebibytes: u64 = size.parse().map_err(|_| {
             Error::new(format!(

@@ -30,7 +30,7 @@ usage: dormer system [options] [disk_image]
 Machine
   -machine virt[,prop=value...]  the board; `-machine help`, `-machine virt,help`
   -accel NAME[:NAME...]          engines to try: hvf, kvm, jit (tcg is jit); `-accel help`
-        jit[,tier=auto|interpreter|baseline][,tb-size=MiB][,host-features=-NAME:-NAME...]
+        jit[,tier=auto|interpreter|baseline|optimizing][,hot=JUMPS][,tb-size=MiB][,host-features=-NAME:-NAME...]
                                  how code is generated, how much of it is kept, what to do without
   -cpu MODEL[,prop=on|off...]    `-cpu help`; under jit, host means max
   -smp [cpus=]N[,cores=N,...]    processors

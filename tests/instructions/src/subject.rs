@@ -259,6 +259,7 @@ fn executor(core: Core, tier: &Tier) -> Result<Executor> {
     let options = jit::Options {
         cache: 16 << 20,
         features,
+        hot: None,
     };
     let translator = jit::Translator::new(core, &options)?;
     Ok(Executor::Translator(Box::new(translator)))

@@ -53,14 +53,29 @@ pub fn ways() -> Vec<Way> {
             },
         ),
     ];
+    let optimizing = Translation {
+        tier: Tier::Optimizing,
+        hot: Some(1),
+        ..Translation::default()
+    };
+    ways.push(way("optimizing", optimizing.clone()));
+    ways.push(way(
+        "optimizing, 1 MiB of cache",
+        Translation {
+            cache: Some(1 << 20),
+            ..optimizing.clone()
+        },
+    ));
     for feature in FEATURES {
-        ways.push(way(
-            &format!("baseline without {feature}"),
-            Translation {
-                masked: vec![(*feature).into()],
-                ..baseline.clone()
-            },
-        ));
+        for (name, tier) in [("baseline", &baseline), ("optimizing", &optimizing)] {
+            ways.push(way(
+                &format!("{name} without {feature}"),
+                Translation {
+                    masked: vec![(*feature).into()],
+                    ..tier.clone()
+                },
+            ));
+        }
     }
     ways
 }

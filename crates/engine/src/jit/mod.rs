@@ -120,7 +120,7 @@ impl Vm for JitVm {
         );
         match self.config.translation.tier {
             Tier::Interpreter => Ok(interpreted(core)),
-            tier => translated(core, &self.config, tier == Tier::Baseline),
+            tier => translated(core, &self.config, tier != Tier::Auto),
         }
     }
 

@@ -22,6 +22,7 @@ pub fn options(config: &Config) -> Result<Options, Error> {
     Ok(Options {
         cache: config.translation.cache_of_each(config.mpidrs.len()),
         features,
+        hot: config.translation.hot(),
     })
 }
 

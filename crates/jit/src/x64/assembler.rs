@@ -641,6 +641,11 @@ impl Assembler {
         self.fix(label);
     }
 
+    pub fn call(&mut self, label: Label) {
+        self.byte(0xe8);
+        self.fix(label);
+    }
+
     pub fn jcc(&mut self, cc: Cc, label: Label) {
         self.byte(0x0f);
         self.byte(0x80 | cc as u8);

@@ -7,6 +7,7 @@ use memory::Code as Marks;
 use super::cache::{BLOCK_BYTES, BlockId};
 use super::emit::Never;
 use super::frame::Machine;
+use super::loops::Search;
 
 impl Machine {
     /// Makes the block that starts at an offset into the page of code at the PC.
@@ -16,6 +17,7 @@ impl Machine {
         loop {
             let origin = self.side.cache.reserve();
             self.side.emitter.start(origin, &key);
+            self.side.emitter.counts_jumps = self.side.hot.map(|_| code.physical >> 12);
             let count = self.emit_block(code, offset, limit);
             if self.side.emitter.asm.bytes.len() > BLOCK_BYTES {
                 // A single instruction takes a fraction of that.
@@ -25,27 +27,60 @@ impl Machine {
             self.side.counters.translations += 1;
             self.side.counters.name(&self.side.emitter.causes);
             self.side.counters.instructions += u64::from(count);
-            let number = self.side.key;
-            let page = match self.side.cache.page(code.physical, number) {
-                Some(page) => page,
-                None => {
-                    let space = self.interpreter.present_world().space();
-                    let ram = matches!(
-                        space.find(code.physical, true),
-                        Some(memory::Found::Memory { writable: true, .. })
-                    );
-                    self.side.cache.add_page(code.physical, number, !ram)
-                }
-            };
-            let emitter = &mut self.side.emitter;
-            return self.side.cache.place(
-                page,
-                offset,
-                count,
-                &mut emitter.asm.bytes,
-                &emitter.exits,
-            );
+            let (first, last) = (offset >> 6, (offset + 4 * count.max(1) - 4) >> 6);
+            let lines = (u64::MAX << first) & (u64::MAX >> (63 - last.min(63)));
+            return self.place(code, offset, lines);
         }
+    }
+
+    /// Has the code that was emitted executed for what is at an offset into the page of code at the PC.
+    fn place(&mut self, code: Code, offset: u32, lines: u64) -> BlockId {
+        let number = self.side.key;
+        let page = match self.side.cache.page(code.physical, number) {
+            Some(page) => page,
+            None => {
+                let space = self.interpreter.present_world().space();
+                let ram = matches!(
+                    space.find(code.physical, true),
+                    Some(memory::Found::Memory { writable: true, .. })
+                );
+                self.side.cache.add_page(code.physical, number, !ram)
+            }
+        };
+        let emitter = &mut self.side.emitter;
+        let known = &mut self.side.pooled;
+        self.frame.pool[*known..emitter.pool.len()].copy_from_slice(&emitter.pool[*known..]);
+        *known = emitter.pool.len();
+        self.side
+            .cache
+            .place(page, offset, lines, &mut emitter.asm.bytes, &emitter.exits)
+    }
+
+    /// Makes the loop with its head at an offset into the page of code at the PC, if there is one and it is worth it.
+    pub(super) fn translate_loop(&mut self, code: Code, offset: u32) -> Option<BlockId> {
+        let key = *self.interpreter.core().key();
+        let marks = self.interpreter.present_world().space().code().clone();
+        let interpreter = &mut self.interpreter;
+        let mut marked = 0u64;
+        let read = |offset: u32| {
+            if marked >> (offset >> 6) & 1 == 0 {
+                marked |= 1 << (offset >> 6);
+                mark(interpreter, &marks, code.physical | u64::from(offset));
+            }
+            word_at(code, offset)
+        };
+        let mut found = Search { key: &key, read }.find(offset)?;
+        let origin = self.side.cache.reserve();
+        let emitter = &mut self.side.emitter;
+        let given_up = emitter.emit_loop(origin, &key, &mut found);
+        self.side.counters.name(&emitter.causes);
+        if emitter.asm.bytes.len() > BLOCK_BYTES {
+            return None;
+        }
+        self.side.counters.loops += 1;
+        self.side.counters.instructions += found.steps.len() as u64;
+        self.side.counters.given_up += given_up as u64;
+        Some(self.place(code, offset, found.lines))
     }
 
     /// Emits up to `limit` instructions; how many.
@@ -59,9 +94,7 @@ impl Machine {
             if count == 0 || at & 63 == 0 {
                 mark(&mut self.interpreter, &marks, code.physical | u64::from(at));
             }
-            // SAFETY: `code.host` is a page of host memory, and this an aligned word in it.
-            let word = unsafe { code.host.add(at as usize).cast::<u32>().read_volatile() };
-            let word = u32::from_le(word);
+            let word = word_at(code, at);
             let mut flow = Flow::Next;
             let cause = emitter.instruction(word, at, false, |e| {
                 let outcome: Result<Flow, Never> = match aarch64::decode(word, extensions) {
@@ -85,6 +118,13 @@ impl Machine {
         emitter.finish(at);
         count
     }
+}
+
+/// The instruction at an offset into a page.
+fn word_at(code: Code, offset: u32) -> u32 {
+    let offset = (offset & 0xffc) as usize;
+    // SAFETY: `code.host` is a page of host memory, and this an aligned word in it.
+    u32::from_le(unsafe { code.host.add(offset).cast::<u32>().read_volatile() })
 }
 
 /// Makes writes to the line of an instruction known, before it is read.

@@ -40,9 +40,10 @@ fn parts(id: u32) -> (usize, usize) {
 struct Block {
     /// Index into [`Cache::pages`].
     page: u32,
-    /// The first instruction, and how many.
+    /// The first instruction.
     first: u16,
-    count: u16,
+    /// The lines of the page that it was made of.
+    lines: u64,
     /// Where its code is in the region.
     entry: u32,
     alive: bool,
@@ -252,15 +253,20 @@ impl Cache {
         self.region.address(self.segments[self.current].cursor)
     }
 
-    /// Adds the block whose code was emitted at the address [`Cache::reserve`] gave.
+    /// Adds the block whose code was emitted at the address [`Cache::reserve`] gave, and that was made of some lines of
+    /// its page. It takes the place of one that starts there already.
     pub fn place(
         &mut self,
         page: u32,
         first: u32,
-        count: u32,
+        lines: u64,
         code: &mut [u8],
         exits: &[emitter::Exit],
     ) -> BlockId {
+        if let Some(old) = self.at(page, first) {
+            self.kill(old);
+            self.pages[page as usize].blocks.retain(|&id| id != old);
+        }
         let current = self.current;
         let segment = &mut self.segments[current];
         let at = segment.cursor;
@@ -285,7 +291,7 @@ impl Cache {
         segment.blocks.push(Block {
             page,
             first: (first >> 2) as u16,
-            count: count as u16,
+            lines,
             entry: at as u32,
             alive: true,
             exits: numbers,
@@ -385,14 +391,7 @@ impl Cache {
             return;
         };
         for page in pages.clone() {
-            self.forget_in(page, |block| {
-                let (first, last) = (
-                    block.first >> 4,
-                    (block.first + block.count.max(1) - 1) >> 4,
-                );
-                let touched = (u64::MAX << first) & (u64::MAX >> (63 - last.min(63)));
-                touched & lines != 0
-            });
+            self.forget_in(page, |block| block.lines & lines != 0);
         }
     }
 

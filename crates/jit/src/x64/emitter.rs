@@ -153,6 +153,8 @@ pub(super) enum Stub {
     Exit { from: Label, to: i64 },
     /// A side exit because something wants attention, before a jump to an offset.
     Attend { from: Label, to: i64 },
+    /// A jump back to an offset that was taken often.
+    Hot { from: Label, to: i64 },
     /// A vector operation by its function.
     Function {
         from: Label,
@@ -173,7 +175,13 @@ pub struct Thunks {
     pub dead: usize,
     pub indirect: usize,
     pub interpret: usize,
+    /// Where [`Thunks::interpret`] goes on if not after the instruction.
+    pub interpreted: usize,
     pub call: usize,
+    /// A target in RAX that is jumped back to often.
+    pub hot: usize,
+    /// The function that [`Thunks::interpret`] calls.
+    pub interpret_function: usize,
 }
 
 /// A direct jump out of a block that is not linked yet.
@@ -227,6 +235,15 @@ pub struct Emitter {
     pub(super) end: Option<End>,
     pub exits: Vec<Exit>,
     pub(super) kept: super::vector::Kept,
+    /// Constants that code finds in the frame.
+    pub pool: Vec<u128>,
+    /// How many low bytes of each entry of `vectors` may be other than zero.
+    pub(super) vector_extents: Vec<u8>,
+    /// The same of guest registers.
+    pub(super) extents: [u8; 32],
+    pub(super) in_loop: Option<InLoop>,
+    /// The page's number: jumps back are counted.
+    pub counts_jumps: Option<u64>,
 }
 
 /// What is undone if an instruction fails.
@@ -237,6 +254,19 @@ struct Snapshot {
     flags_changed: bool,
     stack_is_aligned: bool,
 }
+
+/// Code that is inside a loop.
+pub(super) struct InLoop {
+    /// By offset into the page.
+    pub labels: Vec<(u32, Label)>,
+    /// What stands for [`Thunks::interpret`] there.
+    pub interpret: Label,
+    /// Registers that are written in the loop.
+    pub writes: u32,
+    pub vector_writes: u32,
+}
+
+pub(super) const OUT_OF_VECTORS: Cause = "out of vector registers";
 
 /// Instructions in a block, at most.
 pub const BLOCK: usize = 96;
@@ -283,6 +313,11 @@ impl Emitter {
             end: None,
             exits: Vec::new(),
             kept: Default::default(),
+            pool: Vec::new(),
+            vector_extents: Vec::new(),
+            extents: [16; 32],
+            in_loop: None,
+            counts_jumps: None,
         }
     }
 
@@ -290,6 +325,9 @@ impl Emitter {
     pub fn start(&mut self, origin: usize, key: &Key) {
         self.asm.restart(origin);
         self.key = *key;
+        self.homes = Homes::between_blocks();
+        self.extents = [16; 32];
+        self.in_loop = None;
         self.epochs = [0; 32];
         self.vector_epochs = [0; 32];
         self.stack_is_aligned = false;
@@ -315,9 +353,10 @@ impl Emitter {
         };
         self.nodes.clear();
         self.vectors.clear();
+        self.vector_extents.clear();
         self.selections.clear();
         self.busy = 0;
-        self.next_xmm = 0;
+        self.next_xmm = self.homes.vectors.iter().flatten().count() as u8;
         self.next_slot = 0;
         self.word = word;
         self.offset = offset;
@@ -353,6 +392,11 @@ impl Emitter {
         None
     }
 
+    /// Nothing is known of the stack pointer.
+    pub(super) fn forget_alignment(&mut self) {
+        self.stack_is_aligned = false;
+    }
+
     /// Gives the instruction up.
     #[cold]
     pub(super) fn fail(&mut self, cause: Cause) {
@@ -381,7 +425,10 @@ impl Emitter {
         self.asm.constant(RSI, word.into());
         self.asm
             .constant(RDX, u64::from(offset) | (number as u64) << 12);
-        self.asm.call_to(self.thunks.interpret);
+        match &self.in_loop {
+            Some(inside) => self.asm.call(inside.interpret),
+            None => self.asm.call_to(self.thunks.interpret),
+        }
     }
 
     // ---- values
@@ -1224,17 +1271,15 @@ impl Emitter {
         }
         match self.general(n) {
             Rm::Reg(reg) => self.evaluate(value, reg),
-            Rm::Mem(to) => {
-                match self.direct(value) {
-                    Some(Direct::Constant(c)) => self.asm.store_constant(8, to, c),
-                    Some(Direct::Rm(Rm::Mem(mem))) if mem == to => {}
-                    _ => {
-                        let reg = self.in_register(value);
-                        self.asm.store(8, to, reg.0);
-                        self.release_if(reg);
-                    }
+            Rm::Mem(to) => match self.direct(value) {
+                Some(Direct::Constant(c)) => self.asm.store_constant(8, to, c),
+                Some(Direct::Rm(Rm::Mem(mem))) if mem == to => {}
+                _ => {
+                    let reg = self.in_register(value);
+                    self.asm.store(8, to, reg.0);
+                    self.release_if(reg);
                 }
-            }
+            },
         }
         self.epochs[usize::from(n)] += 1;
         // A value that is not to be computed again is from now on the register's.
@@ -1324,8 +1369,9 @@ impl Emitter {
     // ---- ways out
 
     /// A jump to an offset from the page's address, at the end of a block or out of line.
-    fn leave_to(&mut self, to: i64) {
+    pub(super) fn leave_to(&mut self, to: i64) {
         if (0..0x1000).contains(&to) {
+            self.leave_loop();
             // Patched when linked. Until then it goes to the next instruction, which is the stub.
             let at = self.asm.at() as u32 + 1;
             let stub = at + 4;
@@ -1359,6 +1405,7 @@ impl Emitter {
 
     /// Jumps to the guest address in RAX, if it is in the jump cache and nothing wants attention.
     pub(super) fn jump_indirect(&mut self) {
+        self.leave_loop();
         let miss = self.thunks.indirect;
         let asm = &mut self.asm;
         let entry = size_of::<frame::Jump>();
@@ -1381,15 +1428,34 @@ impl Emitter {
     }
 
     /// Leaves the block for an offset, polling if that is backwards.
-    fn go_to(&mut self, from: u32, to: i64) {
+    pub(super) fn go_to(&mut self, from: u32, to: i64) {
+        let inside = self.label_in_loop(to);
         if to <= i64::from(from) && to >= 0 {
             let attend = self.asm.label();
             self.asm.load(true, RAX, frame::PENDING);
             self.asm.alu_constant(Alu::Cmp, false, Mem::at(RAX, 0), 0);
-            self.asm.jcc(Cc::Ne, attend);
             self.stubs.push(Stub::Attend { from: attend, to });
+            if let Some(label) = inside {
+                self.asm.jcc(Cc::E, label);
+                return self.asm.jmp(attend);
+            }
+            self.asm.jcc(Cc::Ne, attend);
+            // Only calls write a register.
+            if !self.committed
+                && self.in_loop.is_none()
+                && let Some(page) = self.counts_jumps
+            {
+                let hot = self.asm.label();
+                let count = frame::heat(page, to as u32);
+                self.asm.alu_constant(Alu::Sub, false, count, 1);
+                self.asm.jcc(Cc::S, hot);
+                self.stubs.push(Stub::Hot { from: hot, to });
+            }
         }
-        self.leave_to(to);
+        match inside {
+            Some(label) => self.asm.jmp(label),
+            None => self.leave_to(to),
+        }
     }
 
     /// A conditional branch out of the block, which goes on after it.
@@ -1404,6 +1470,8 @@ impl Emitter {
             self.asm.jcc(cc.not(), over);
             self.go_to(self.offset, to);
             self.asm.bind(over);
+        } else if let Some(label) = self.label_in_loop(to) {
+            self.asm.jcc(cc, label);
         } else {
             let from = self.asm.label();
             self.asm.jcc(cc, from);
@@ -1419,6 +1487,12 @@ impl Emitter {
             Some(End::Indirect) => {}
             None => self.leave_to(next.into()),
         }
+        self.finish_stubs();
+        self.asm.finish();
+    }
+
+    /// Emits what is out of line.
+    pub(super) fn finish_stubs(&mut self) {
         for stub in std::mem::take(&mut self.stubs) {
             match stub {
                 Stub::Interpret {
@@ -1438,9 +1512,16 @@ impl Emitter {
                 }
                 Stub::Attend { from, to } => {
                     self.asm.bind(from);
+                    self.leave_loop();
                     self.asm.load(true, RAX, frame::PAGE);
                     self.asm.alu_constant(Alu::Add, true, RAX, to as i32);
                     self.asm.jmp_to(self.thunks.indirect);
+                }
+                Stub::Hot { from, to } => {
+                    self.asm.bind(from);
+                    self.asm.load(true, RAX, frame::PAGE);
+                    self.asm.alu_constant(Alu::Add, true, RAX, to as i32);
+                    self.asm.jmp_to(self.thunks.hot);
                 }
                 Stub::Function {
                     from,
@@ -1457,7 +1538,6 @@ impl Emitter {
                 }
             }
         }
-        self.asm.finish();
     }
 
     /// Calls a function with the machine and up to two values; the result is in RAX. Only values in slots survive.

@@ -103,6 +103,32 @@ pub struct Frame {
     /// MXCSR for generated code, and where it is stored.
     pub mxcsr_start: u32,
     pub mxcsr: u32,
+    /// Jumps back that are still to be taken before a loop is made, by a mixture of where they go: see [`heat`].
+    pub heat: [i32; HEATS],
+    /// Constants that code looks up.
+    pub pool: [u128; POOL],
+}
+
+/// Counts of jumps back.
+pub const HEATS: usize = 4096;
+/// Constants that code looks up, at most.
+pub const POOL: usize = 256;
+
+/// Which count is that of jumps to an offset into a page.
+pub fn heat_index(page: u64, offset: u32) -> usize {
+    (page.wrapping_mul(0x9e5) as usize ^ (offset >> 2) as usize) % HEATS
+}
+
+/// The count of jumps to an offset into a page.
+pub fn heat(page: u64, offset: u32) -> Mem {
+    let first = offset_of!(Machine, frame) + offset_of!(Frame, heat);
+    in_machine(first + size_of::<i32>() * heat_index(page, offset))
+}
+
+/// A constant.
+pub fn pool(index: usize) -> Mem {
+    let first = offset_of!(Machine, frame) + offset_of!(Frame, pool);
+    in_machine(first + size_of::<u128>() * index)
 }
 
 /// A processor and its frame.

@@ -3,6 +3,7 @@
 //! - [`assembler`] encodes instructions.
 //! - [`emitter`] is what instruction semantics are run on to make code: `emit` is its side of [`cpu::Emit`], `vector` its
 //!   part for vectors and floating point.
+//! - `loops` finds loops that are worth more, by what `record` says that instructions do, and `loop_code` emits them.
 //! - `atomic`: atomics and exclusives; `interrupts`: masks of interrupts.
 //! - [`frame`] is what generated code works on; [`functions`] what it calls for single operations.
 //! - [`region`], [`cache`]: where code is. [`thunks`]: code that all blocks share. [`blocks`]: how blocks are made.
@@ -18,6 +19,9 @@ mod features;
 mod frame;
 mod functions;
 mod interrupts;
+mod loop_code;
+mod loops;
+mod record;
 mod region;
 mod thunks;
 mod translator;

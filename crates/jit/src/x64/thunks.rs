@@ -15,6 +15,7 @@ pub struct Functions {
     pub link: usize,
     pub indirect: usize,
     pub interpret: usize,
+    pub hot: usize,
 }
 
 /// Registers that a C function keeps, in the order they are pushed.
@@ -58,6 +59,11 @@ pub fn emit(origin: usize, functions: &Functions) -> (Vec<u8>, Thunks) {
     asm.load(true, RSI, RAX);
     go_by(&mut asm, functions.indirect, thunks.leave);
 
+    // RAX: the guest address.
+    thunks.hot = here(&asm);
+    asm.load(true, RSI, RAX);
+    go_by(&mut asm, functions.hot, thunks.leave);
+
     // Called with RSI: the instruction; RDX: its offset in the page, and why.
     thunks.interpret = here(&asm);
     save_state(&mut asm);
@@ -72,6 +78,8 @@ pub fn emit(origin: usize, functions: &Functions) -> (Vec<u8>, Thunks) {
     load_state(&mut asm);
     asm.ret();
     asm.bind(elsewhere);
+    thunks.interpreted = here(&asm);
+    thunks.interpret_function = functions.interpret;
     asm.pop(RDX);
     asm.test(true, RAX, RAX);
     asm.jcc(Cc::E, leave);

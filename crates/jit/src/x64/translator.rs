@@ -8,7 +8,7 @@ use cpu::{Core, Exit, Flow, Interpreter, Key, State, World};
 
 use super::cache::{BlockId, Cache, ExitId};
 use super::emitter::{BLOCK, Emitter};
-use super::frame::{self, Frame, JUMPS, Jump, Machine};
+use super::frame::{self, Frame, HEATS, JUMPS, Jump, Machine, POOL};
 use super::thunks;
 use crate::{Counters, Options};
 
@@ -37,6 +37,12 @@ pub struct Side {
     pub limit: usize,
     /// Execution leaves after a block.
     stepping: bool,
+    /// Jumps back until a loop is made; `None`: none is made.
+    pub hot: Option<u32>,
+    /// A loop is to be made at the PC.
+    make_loop: bool,
+    /// Constants of the emitter that the frame has.
+    pub pooled: usize,
 }
 
 /// What the meaning of addresses of code depends on.
@@ -59,6 +65,7 @@ impl Translator {
             link: link as *const () as usize,
             indirect: indirect as *const () as usize,
             interpret: interpret as *const () as usize,
+            hot: hot as *const () as usize,
         };
         let cache = Cache::new(options.cache, &functions)?;
         let jumps = vec![Jump::default(); JUMPS].into_boxed_slice();
@@ -79,6 +86,8 @@ impl Translator {
             flags: 0,
             mxcsr_start: MXCSR,
             mxcsr: MXCSR,
+            heat: [options.hot.map_or(0, initial_heat); HEATS],
+            pool: [0; POOL],
         };
         Ok(Translator {
             machine: Box::new(Machine {
@@ -97,6 +106,9 @@ impl Translator {
                     counters: Counters::default(),
                     limit: BLOCK,
                     stepping: false,
+                    hot: options.hot,
+                    make_loop: false,
+                    pooled: 0,
                 },
             }),
         })
@@ -259,7 +271,12 @@ impl Machine {
         let key = self.side.key;
         let known = self.side.cache.page(code.physical, key);
         let known = known.and_then(|page| self.side.cache.at(page, offset));
-        let block = match known {
+        let made = if std::mem::take(&mut self.side.make_loop) {
+            self.heat_again(code, offset)
+        } else {
+            None
+        };
+        let block = match made.or(known) {
             Some(block) => block,
             None => self.translate(code, offset),
         };
@@ -276,6 +293,18 @@ impl Machine {
             };
         }
         Some(block)
+    }
+
+    /// Makes the loop at the PC, and has the jumps back be counted anew.
+    fn heat_again(&mut self, code: cpu::Code, offset: u32) -> Option<BlockId> {
+        let made = self.translate_loop(code, offset);
+        let heat = match made {
+            Some(_) => initial_heat(self.side.hot.unwrap_or(0)),
+            // Not again soon.
+            None => i32::MAX,
+        };
+        self.frame.heat[frame::heat_index(code.physical >> 12, offset)] = heat;
+        made
     }
 
     /// Forgets code that was written, or that what is mapped may have changed under.
@@ -377,6 +406,23 @@ extern "C" fn indirect(machine: *mut Machine, target: u64) -> usize {
     m.interpreter.branch_to(target);
     m.side.counters.lookups += 1;
     m.go()
+}
+
+/// A jump back to an address was taken often.
+extern "C" fn hot(machine: *mut Machine, target: u64) -> usize {
+    // SAFETY: as in `link`.
+    let m = unsafe { &mut *machine };
+    m.after_code();
+    m.interpreter.branch_to(target);
+    m.side.make_loop = m.side.limit == BLOCK && m.side.hot.is_some();
+    let next = m.go();
+    m.side.make_loop = false;
+    next
+}
+
+/// What a count of jumps back starts at.
+fn initial_heat(jumps: u32) -> i32 {
+    i32::try_from(jumps).unwrap_or(i32::MAX).saturating_sub(1)
 }
 
 /// Executes an instruction by the interpreter. 1: generated code goes on after it.

@@ -14,9 +14,12 @@ use cpu::vector::{
 };
 
 use super::assembler::{Alu, Cc, Map, Mem, Pp, RAX, RDI, RSI, ShiftOp, Vex, Xm, Xmm};
-use super::emitter::{Cond, Emitter, Flags, Node, Place128, Stub, Test, Value, Vector};
+use super::emitter::{
+    Cond, Emitter, Flags, Node, OUT_OF_VECTORS, Place128, Stub, Test, Value, Vector,
+};
 use super::frame;
 use super::functions;
+use super::record;
 
 /// For the insides of one operation.
 const T0: Xmm = Xmm(14);
@@ -83,9 +86,15 @@ impl Emitter {
 
     pub(super) fn vector_at(&mut self, place: Place128) -> Vector {
         self.vectors.push(place);
+        self.vector_extents.push(match place {
+            Place128::Guest(n, _) => self.extents[usize::from(n)],
+            Place128::Constant(value) => record::extent_of_constant(value),
+            Place128::Xmm(_) => 16,
+        });
         if self.vectors.len() > 250 {
             self.fail("too many vectors");
             self.vectors.truncate(1);
+            self.vector_extents.truncate(1);
         }
         Vector((self.vectors.len() - 1) as u8)
     }
@@ -102,7 +111,7 @@ impl Emitter {
 
     fn new_xmm(&mut self) -> Xmm {
         if self.next_xmm >= frame::XMMS {
-            self.fail("out of vector registers");
+            self.fail(OUT_OF_VECTORS);
             return T0;
         }
         self.next_xmm += 1;
@@ -139,6 +148,9 @@ impl Emitter {
         if value == u128::MAX {
             return self.asm.vector3(v66(0x76), to, to, to);
         }
+        if let Some(place) = self.pooled(value) {
+            return self.asm.vector2(LOAD, to, place);
+        }
         self.asm.constant(RAX, low);
         self.asm.vector_general(MOVD_WIDE, to, 0, RAX);
         if low == high {
@@ -149,6 +161,18 @@ impl Emitter {
             self.asm.vector_general(insert, to, to.0, RAX);
             self.asm.trailing(1);
         }
+    }
+
+    /// Where a constant is in the frame, if there is room for it.
+    fn pooled(&mut self, value: u128) -> Option<Mem> {
+        let index = self.pool.iter().position(|&other| other == value);
+        let index = index.or_else(|| {
+            (self.pool.len() < frame::POOL).then(|| {
+                self.pool.push(value);
+                self.pool.len() - 1
+            })
+        });
+        index.map(frame::pool)
     }
 
     pub(super) fn load_vector_from(&mut self, to: Xmm, from: Mem) {
@@ -187,6 +211,13 @@ impl Emitter {
             return self.xmm(v);
         }
         let place = self.place_of(v);
+        let extent = self.vector_extents[usize::from(v.0)];
+        if extent <= bytes
+            && !matches!(place, Place128::Constant(_))
+            && let Xm::Reg(xmm) = self.operand128(v)
+        {
+            return xmm;
+        }
         let to = self.new_xmm();
         let from = match place {
             Place128::Guest(n, _) => self.guest_vector(n),
@@ -245,7 +276,9 @@ impl Emitter {
                 self.asm.vector_general(MOVD, to, 0, RAX);
             }
         }
-        self.in_new(to)
+        let v = self.in_new(to);
+        self.narrow_to(v, size.max(4));
+        v
     }
 
     pub(super) fn store_vector(&mut self, to: Mem, size: u8, v: Vector) {
@@ -330,9 +363,18 @@ impl Emitter {
         if self.failed.is_some() {
             return Vector(0);
         }
-        match self.by_host(operation, operands) {
+        let result = match self.by_host(operation, operands) {
             Some(result) => result,
             None => self.by_function(operation, operands),
+        };
+        self.narrow_to(result, record::extent(operation));
+        result
+    }
+
+    /// What is above the low bytes of a vector is known to be zero.
+    fn narrow_to(&mut self, v: Vector, bytes: u8) {
+        if let Some(extent) = self.vector_extents.get_mut(usize::from(v.0)) {
+            *extent = bytes.min(*extent);
         }
     }
 
@@ -1060,10 +1102,14 @@ impl Emitter {
                 self.asm.vector_general(v, result, 0, RAX);
                 self.asm.alu(Alu::Add, double, RAX, RAX);
                 if double {
-                    let t = self.take();
-                    self.asm.constant(t, tiny);
-                    self.asm.alu(Alu::Cmp, true, RAX, t);
-                    self.release(t);
+                    if let Some(place) = self.pooled(tiny.into()) {
+                        self.asm.alu(Alu::Cmp, true, RAX, place);
+                    } else {
+                        let t = self.take();
+                        self.asm.constant(t, tiny);
+                        self.asm.alu(Alu::Cmp, true, RAX, t);
+                        self.release(t);
+                    }
                 } else {
                     self.asm.alu_constant(Alu::Cmp, false, RAX, tiny as i32);
                 }
@@ -1084,10 +1130,18 @@ impl Emitter {
                     let pair = tiny | tiny << 32;
                     u128::from(pair) | u128::from(pair) << 64
                 };
-                self.load_constant(T1, twice);
-                let sum = self.new_xmm();
-                self.asm.vector3(add, sum, result, result);
-                self.asm.vector3(equal, T1, T1, sum);
+                match self.pooled(twice) {
+                    Some(place) => {
+                        self.asm.vector3(add, T1, result, result);
+                        self.asm.vector3(equal, T1, T1, place);
+                    }
+                    None => {
+                        self.load_constant(T1, twice);
+                        let sum = self.new_xmm();
+                        self.asm.vector3(add, sum, result, result);
+                        self.asm.vector3(equal, T1, T1, sum);
+                    }
+                }
                 self.asm.vector3(OR, T0, T0, T1);
             }
             self.asm
@@ -1163,6 +1217,8 @@ impl Emitter {
         if let Test::True = cond.test {
             return if cond.not { no } else { yes };
         }
+        let extent = [yes, no].map(|v| self.vector_extents[usize::from(v.0)]);
+        let extent = extent[0].max(extent[1]);
         let (yes, no) = (self.place_of(yes), self.place_of(no));
         let to = self.new_xmm();
         // Loading constants does not change the host's flags.
@@ -1174,7 +1230,9 @@ impl Emitter {
         self.load_place(to, yes);
         self.asm.bind(over);
         self.asm.flags_changed = keep;
-        self.in_new(to)
+        let v = self.in_new(to);
+        self.narrow_to(v, extent);
+        v
     }
 
     // ---- to and from general registers
@@ -1211,7 +1269,11 @@ impl Emitter {
                 }
             }
             Xm::Reg(x) if index == 0 && size >= 4 => {
-                let v = if size == 8 { MOVQ_TO_GENERAL } else { MOVD_STORE };
+                let v = if size == 8 {
+                    MOVQ_TO_GENERAL
+                } else {
+                    MOVD_STORE
+                };
                 self.asm.vector_general(v, x, 0, to);
                 if let Some(wide) = signed {
                     self.asm.load_sign_extended(wide, size, to, to);
@@ -1281,6 +1343,12 @@ impl Emitter {
         if self.failed.is_some() {
             return Vector(0);
         }
+        let v = self.convert_general(operation, into, a);
+        self.narrow_to(v, record::extent_from(operation));
+        v
+    }
+
+    fn convert_general(&mut self, operation: FromValue, into: Vector, a: Value) -> Vector {
         match operation {
             FromValue::Move(lane @ (Lane::S | Lane::D)) => {
                 let to = self.new_xmm();

@@ -1,0 +1,208 @@
+//! Emits the code of a loop: as blocks are, but with its own homes of registers, and jumps inside it that go straight
+//! there.
+
+use cpu::{Key, semantics};
+
+use super::assembler::Label;
+use super::assembler::{Alu, Cc, RAX, RDI, RSP, Reg, Rm};
+use super::emit::Never;
+use super::emitter::{Cause, Emitter, End, InLoop, OUT_OF_VECTORS};
+use super::frame::{self, Homes, PINNED};
+use super::loops::Loop;
+use super::vector::{LOAD, STORE};
+
+/// Vector registers that guest registers may live in: the first tries, and what is tried where instructions need more for
+/// themselves.
+const VECTORS: [u8; 4] = [10, 8, 5, 0];
+
+impl Emitter {
+    /// Emits a loop at an address. How many of its instructions are left to the interpreter.
+    pub fn emit_loop(&mut self, origin: usize, key: &Key, found: &mut Loop) -> usize {
+        let mut vectors = 0;
+        let mut interpreted = vec![false; found.steps.len()];
+        loop {
+            found.settle(VECTORS[vectors]);
+            found.find_dead_flags(&interpreted);
+            let causes = self.try_loop(origin, key, found);
+            if causes.contains(&Some(OUT_OF_VECTORS)) && vectors + 1 < VECTORS.len() {
+                vectors += 1;
+                continue;
+            }
+            // What was thought to be emitted, and is not.
+            let mut more = false;
+            for (known, cause) in interpreted.iter_mut().zip(&causes) {
+                more |= cause.is_some() && !*known;
+                *known |= cause.is_some();
+            }
+            if !more {
+                return causes.iter().flatten().count();
+            }
+        }
+    }
+
+    fn try_loop(&mut self, origin: usize, key: &Key, found: &Loop) -> Vec<Option<Cause>> {
+        self.start(origin, key);
+        self.homes = found.homes;
+        let interpret = self.asm.label();
+        let head = self.asm.label();
+        let mut labels: Vec<(u32, Label)> = Vec::new();
+        for step in &found.steps {
+            if step.offset == found.head {
+                labels.push((step.offset, head));
+            } else if step.target {
+                let label = self.asm.label();
+                labels.push((step.offset, label));
+            }
+        }
+        self.in_loop = Some(InLoop {
+            labels,
+            interpret,
+            writes: found.writes,
+            vector_writes: found.vector_writes,
+        });
+        self.enter_loop();
+        if found
+            .steps
+            .first()
+            .is_none_or(|step| step.offset != found.head)
+        {
+            self.asm.jmp(head);
+        }
+        let mut causes = Vec::new();
+        for (i, step) in found.steps.iter().enumerate() {
+            if let Some(label) = self.label_in_loop(step.offset.into()) {
+                self.asm.bind(label);
+                self.asm.flags_changed = true;
+                self.forget_alignment();
+            }
+            self.extents = step.extents;
+            let word = step.word;
+            let mut ends = false;
+            let cause = self.instruction(word, step.offset, step.flags_are_dead, |e| {
+                let outcome: Result<cpu::Flow, Never> = match aarch64::decode(word, key.extensions)
+                {
+                    Some(instruction) => semantics::instruction(e, instruction, word),
+                    None => semantics::undefined(e, word),
+                };
+                match outcome {
+                    Ok(flow) => ends = flow == cpu::Flow::Ends,
+                    Err(never) => match never {},
+                }
+            });
+            causes.push(cause);
+            match self.end.take() {
+                Some(End::Jump(to)) => self.go_to(step.offset, to),
+                Some(End::Indirect) => {}
+                None => {
+                    let next = step.offset + 4;
+                    let follows = found.steps.get(i + 1).is_some_and(|s| s.offset == next);
+                    if !follows {
+                        self.leave_to(next.into());
+                    }
+                }
+            }
+        }
+        self.finish_stubs();
+        self.asm.bind(interpret);
+        self.interpret_in_loop();
+        self.asm.finish();
+        causes
+    }
+
+    /// The label of an instruction that is jumped to in the loop.
+    pub(super) fn label_in_loop(&self, to: i64) -> Option<Label> {
+        let inside = self.in_loop.as_ref()?;
+        let found = inside.labels.iter().find(|l| i64::from(l.0) == to);
+        found.map(|l| l.1)
+    }
+
+    /// Guest registers that live in another host register than between blocks, or in one where they do not.
+    fn moved(&self) -> Vec<(u8, Reg)> {
+        let between = Homes::between_blocks();
+        let all = (0..32u8).zip(self.homes.general.iter().zip(between.general));
+        all.filter_map(|(n, (home, other))| home.filter(|_| *home != other).map(|reg| (n, reg)))
+            .collect()
+    }
+
+    /// Those that have no home here, but do between blocks.
+    fn displaced(&self) -> Vec<(u8, Reg)> {
+        let has_home = |n: u8| self.homes.general[usize::from(n)].is_some();
+        PINNED.into_iter().filter(|(n, _)| !has_home(*n)).collect()
+    }
+
+    /// From where registers are between blocks to where they are in the loop.
+    fn enter_loop(&mut self) {
+        for (n, reg) in self.displaced() {
+            self.asm.store(8, frame::general(n), reg);
+        }
+        for (n, reg) in self.moved() {
+            self.asm.load(true, reg, frame::general(n));
+        }
+        self.load_vectors();
+    }
+
+    /// The other way, if this is a loop. RAX stays.
+    pub(super) fn leave_loop(&mut self) {
+        let Some(inside) = &self.in_loop else {
+            return;
+        };
+        let writes = inside.writes;
+        for (n, reg) in self.moved() {
+            if writes >> n & 1 != 0 {
+                self.asm.store(8, frame::general(n), reg);
+            }
+        }
+        for (n, reg) in self.displaced() {
+            self.asm.load(true, reg, frame::general(n));
+        }
+        self.store_vectors();
+    }
+
+    fn load_vectors(&mut self) {
+        for n in 0..32u8 {
+            if let Some(xmm) = self.homes.vectors[usize::from(n)] {
+                self.asm.vector2(LOAD, xmm, frame::vector(n));
+            }
+        }
+    }
+
+    fn store_vectors(&mut self) {
+        let writes = self.in_loop.as_ref().map_or(0, |l| l.vector_writes);
+        for n in 0..32u8 {
+            if writes >> n & 1 != 0
+                && let Some(xmm) = self.homes.vectors[usize::from(n)]
+            {
+                self.asm.vector2(STORE, xmm, frame::vector(n));
+            }
+        }
+    }
+
+    /// What instructions of the loop call to be executed by the interpreter, with RSI and RDX as
+    /// [`Thunks::interpret`](super::emitter::Thunks::interpret) has them.
+    fn interpret_in_loop(&mut self) {
+        let homes = self.homes.general;
+        let homes = (0..32u8)
+            .zip(homes)
+            .filter_map(|(n, home)| Some((n, home?)));
+        let homes: Vec<(u8, Reg)> = homes.collect();
+        for &(n, reg) in &homes {
+            self.asm.store(8, frame::general(n), reg);
+        }
+        self.store_vectors();
+        self.asm.store_mxcsr(frame::MXCSR);
+        self.asm.alu_constant(Alu::Sub, true, RSP, 8);
+        self.asm.lea(true, RDI, frame::MACHINE);
+        self.asm
+            .constant(RAX, self.thunks.interpret_function as u64);
+        self.asm.call_indirect(Rm::Reg(RAX));
+        self.asm.alu_constant(Alu::Add, true, RSP, 8);
+        self.asm.alu_constant(Alu::Cmp, true, RAX, 1);
+        self.asm.jcc_to(Cc::Ne, self.thunks.interpreted);
+        for &(n, reg) in &homes {
+            self.asm.load(true, reg, frame::general(n));
+        }
+        self.load_vectors();
+        self.asm.load_mxcsr(frame::MXCSR_START);
+        self.asm.ret();
+    }
+}

@@ -1,0 +1,396 @@
+//! Finds loops, and decides where guest registers live in them.
+//!
+//! A loop is found by its head, the target of a backward jump that was taken often: it is what can be reached from the
+//! head within the page and leads back to it. What leaves that, or works on more of the processor than registers and
+//! memory, is outside. For as long as a loop executes, the guest registers that it uses most live in host registers.
+
+use cpu::Key;
+
+use super::assembler::{Reg, Xmm};
+use super::frame::{Homes, PINNED};
+use super::record::Effects;
+
+/// Instructions that are looked at, and that a loop has, at most.
+const SEEN: usize = 384;
+pub const MOST: usize = 256;
+/// Instructions in a page.
+const WORDS: usize = 1024;
+const LINES: usize = 64;
+
+/// An instruction of a loop.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// In the page.
+    pub offset: u32,
+    pub word: u32,
+    pub effects: Effects,
+    /// Something else than the instruction before jumps to it.
+    pub target: bool,
+    /// The flags that are left are not looked at before they are written again.
+    pub flags_are_dead: bool,
+    /// How many low bytes of each vector register may be other than zero before it.
+    pub extents: [u8; 32],
+    weight: u32,
+}
+
+impl Step {
+    /// Where it may go, in the page.
+    fn successors(&self) -> impl Iterator<Item = i64> {
+        let next = (!self.effects.ends).then_some(i64::from(self.offset) + 4);
+        next.into_iter().chain(self.jump())
+    }
+
+    /// Where it jumps to, unless that is a call.
+    fn jump(&self) -> Option<i64> {
+        let call = self.effects.ends && self.effects.writes != 0;
+        self.effects
+            .branch
+            .filter(|_| !call)
+            .map(|by| i64::from(self.offset) + by)
+    }
+}
+
+/// A loop to be emitted.
+pub struct Loop {
+    pub head: u32,
+    /// By address.
+    pub steps: Vec<Step>,
+    pub homes: Homes,
+    /// Registers that are written in it: general, vectors.
+    pub writes: u32,
+    pub vector_writes: u32,
+    /// Lines of the page that it has instructions in.
+    pub lines: u64,
+}
+
+/// What is looked at to find a loop.
+pub struct Search<'a, F: FnMut(u32) -> u32> {
+    pub key: &'a Key,
+    /// The instruction at an offset into the page.
+    pub read: F,
+}
+
+impl<F: FnMut(u32) -> u32> Search<'_, F> {
+    /// The loop with its head at an offset into the page, if there is one.
+    pub fn find(mut self, head: u32) -> Option<Loop> {
+        let mut steps = self.reachable(head);
+        leads_back(&mut steps, head);
+        if steps.is_empty() || steps.len() > MOST {
+            return None;
+        }
+        let place = Places::of(&steps);
+        mark_targets(&mut steps, &place);
+        weigh(&mut steps);
+        find_extents(&mut steps, &place, head);
+        let mut lines = 0;
+        let (mut writes, mut vector_writes) = (0, 0);
+        for step in &steps {
+            lines |= 1u64 << (step.offset as usize * LINES / (4 * WORDS));
+            writes |= step.effects.writes;
+            vector_writes |= step.effects.vector_writes;
+        }
+        Some(Loop {
+            head,
+            homes: Homes::between_blocks(),
+            steps,
+            writes,
+            vector_writes,
+            lines,
+        })
+    }
+
+    /// What can be reached from an offset, by address.
+    fn reachable(&mut self, head: u32) -> Vec<Step> {
+        let mut seen = [false; WORDS];
+        let mut todo = std::collections::VecDeque::from([head]);
+        let mut steps = Vec::new();
+        while let Some(offset) = todo.pop_front() {
+            let index = (offset >> 2) as usize;
+            if seen[index] || steps.len() >= SEEN {
+                continue;
+            }
+            seen[index] = true;
+            let word = (self.read)(offset);
+            let effects = Effects::of(self.key, word);
+            if effects.system {
+                continue;
+            }
+            let step = Step {
+                offset,
+                word,
+                effects,
+                target: false,
+                flags_are_dead: false,
+                extents: [16; 32],
+                weight: 1,
+            };
+            for to in step.successors() {
+                if (0..4 * WORDS as i64).contains(&to) && to & 3 == 0 {
+                    todo.push_back(to as u32);
+                }
+            }
+            steps.push(step);
+        }
+        steps.sort_unstable_by_key(|step| step.offset);
+        steps
+    }
+}
+
+/// Where an instruction at an offset is among the steps.
+struct Places([u16; WORDS]);
+
+impl Places {
+    const NONE: u16 = u16::MAX;
+
+    fn of(steps: &[Step]) -> Places {
+        let mut places = [Places::NONE; WORDS];
+        for (i, step) in steps.iter().enumerate() {
+            places[(step.offset >> 2) as usize] = i as u16;
+        }
+        Places(places)
+    }
+
+    fn at(&self, offset: i64) -> Option<usize> {
+        let index = usize::try_from(offset >> 2).ok()?;
+        let place = *self.0.get(index)?;
+        (place != Places::NONE).then_some(place.into())
+    }
+}
+
+/// Keeps what leads to the head.
+fn leads_back(steps: &mut Vec<Step>, head: u32) {
+    let place = Places::of(steps);
+    let mut leads = vec![false; steps.len()];
+    loop {
+        let mut changed = false;
+        for (i, step) in steps.iter().enumerate().rev() {
+            let does = step
+                .successors()
+                .any(|to| to == i64::from(head) || place.at(to).is_some_and(|i| leads[i]));
+            changed |= does && !leads[i];
+            leads[i] |= does;
+        }
+        if !changed {
+            break;
+        }
+    }
+    let mut leads = leads.into_iter();
+    steps.retain(|_| leads.next().unwrap_or(false));
+}
+
+fn mark_targets(steps: &mut [Step], place: &Places) {
+    for i in 0..steps.len() {
+        if let Some(to) = steps[i].jump().and_then(|to| place.at(to)) {
+            steps[to].target = true;
+        }
+    }
+}
+
+/// Counts an instruction of an inner loop for more.
+fn weigh(steps: &mut [Step]) {
+    for i in 0..steps.len() {
+        let from = steps[i].offset;
+        let Some(to) = steps[i].jump().filter(|&to| to <= i64::from(from)) else {
+            continue;
+        };
+        for step in steps.iter_mut() {
+            if (to..=i64::from(from)).contains(&i64::from(step.offset)) {
+                step.weight = (step.weight * 8).min(1 << 15);
+            }
+        }
+    }
+}
+
+fn find_extents(steps: &mut [Step], place: &Places, head: u32) {
+    let mut before = vec![[0u8; 32]; steps.len()];
+    if let Some(head) = place.at(head.into()) {
+        before[head] = [16; 32];
+    }
+    loop {
+        let mut changed = false;
+        for (i, step) in steps.iter().enumerate() {
+            let mut after = before[i];
+            for (n, extent) in after.iter_mut().enumerate() {
+                let bit = 1 << n;
+                if step.effects.vector_writes & bit != 0 {
+                    *extent = match (step.effects.four & bit != 0, step.effects.eight & bit != 0) {
+                        (true, _) => 4,
+                        (_, true) => 8,
+                        _ => 16,
+                    };
+                }
+            }
+            for to in step.successors().filter_map(|to| place.at(to)) {
+                for (old, &new) in before[to].iter_mut().zip(&after) {
+                    changed |= new > *old;
+                    *old = new.max(*old);
+                }
+            }
+        }
+        if !changed {
+            break;
+        }
+    }
+    for (step, before) in steps.iter_mut().zip(before) {
+        step.extents = before.map(|extent| if extent == 0 { 16 } else { extent });
+    }
+}
+
+impl Loop {
+    /// Finds which flags nobody looks at. `interpreted`: instructions that are left to the interpreter, which looks.
+    pub fn find_dead_flags(&mut self, interpreted: &[bool]) {
+        let place = Places::of(&self.steps);
+        let mut live = vec![false; self.steps.len()];
+        let live_at = |live: &[bool], to: i64| place.at(to).is_none_or(|i| live[i]);
+        loop {
+            let mut changed = false;
+            for i in (0..self.steps.len()).rev() {
+                let step = &self.steps[i];
+                // At a jump back the loop may be left for an interrupt.
+                let back = step.jump().is_some_and(|to| to <= i64::from(step.offset));
+                let after = back
+                    || step.successors().any(|to| live_at(&live, to))
+                    || (step.effects.ends && step.jump().is_none());
+                let effects = &step.effects;
+                let looks = effects.reads_flags || effects.may_stop || interpreted[i];
+                let now = looks || (after && !effects.writes_flags);
+                changed |= now && !live[i];
+                live[i] |= now;
+                self.steps[i].flags_are_dead = !after;
+            }
+            if !changed {
+                break;
+            }
+        }
+    }
+
+    /// Decides where registers live, `vectors` vector registers at most.
+    pub fn settle(&mut self, vectors: u8) {
+        let mut uses = [0u32; 32];
+        let mut vector_uses = [0u32; 32];
+        for step in &self.steps {
+            let effects = &step.effects;
+            for n in 0..32 {
+                let count = |mask: u32| (mask >> n & 1) * step.weight;
+                uses[n] += count(effects.reads) + count(effects.writes);
+                vector_uses[n] += count(effects.vector_reads) + count(effects.vector_writes);
+            }
+        }
+        let mut homes = Homes::between_blocks();
+        let chosen = most_used(&uses, PINNED.len());
+        let pinned = |n: u8| homes.general[usize::from(n)].is_some();
+        let newcomers: Vec<u8> = chosen.iter().copied().filter(|&n| !pinned(n)).collect();
+        let mut given_up: Vec<(u8, Reg)> = PINNED
+            .into_iter()
+            .filter(|(n, _)| !chosen.contains(n))
+            .collect();
+        for n in newcomers {
+            let Some((old, reg)) = given_up.pop() else {
+                break;
+            };
+            homes.general[usize::from(old)] = None;
+            homes.general[usize::from(n)] = Some(reg);
+        }
+        for (xmm, n) in most_used(&vector_uses, vectors.into()).iter().enumerate() {
+            homes.vectors[usize::from(*n)] = Some(Xmm(xmm as u8));
+        }
+        self.homes = homes;
+    }
+}
+
+/// Numbers of the registers that are used most, of those that are used.
+fn most_used(uses: &[u32; 32], count: usize) -> Vec<u8> {
+    let mut used: Vec<u8> = (0..32).filter(|&n| uses[usize::from(n)] != 0).collect();
+    used.sort_by_key(|&n| std::cmp::Reverse(uses[usize::from(n)]));
+    used.truncate(count);
+    used
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> Key {
+        Key {
+            el: 0,
+            sp_sel: false,
+            fp_enabled: true,
+            fpcr: 0,
+            align_check: false,
+            sp_align_check: true,
+            uao: false,
+            pac: [false; 4],
+            extensions: Default::default(),
+            btype: 0,
+        }
+    }
+
+    fn find(words: &[u32], head: u32) -> Option<Loop> {
+        let read = |offset: u32| words.get(offset as usize / 4).copied().unwrap_or(0);
+        let key = key();
+        Search { key: &key, read }.find(head)
+    }
+
+    /// ldr w1, [x0], #4; add w2, w2, w1; subs x3, x3, #1; b.ne 0; ret
+    const SUM: [u32; 5] = [
+        0xb840_4401,
+        0x0b01_0042,
+        0xf100_0463,
+        0x54ff_ffa1,
+        0xd65f_03c0,
+    ];
+
+    #[test]
+    fn a_loop_is_what_leads_back() {
+        let found = find(&SUM, 0).unwrap();
+        let offsets: Vec<u32> = found.steps.iter().map(|step| step.offset).collect();
+        assert_eq!(offsets, [0, 4, 8, 12]);
+        assert_eq!(found.writes, 0b1111);
+        assert_eq!(found.lines, 1);
+        assert!(found.steps[0].target);
+        assert!(!found.steps[1].target);
+        assert!(find(&SUM, 16).is_none());
+    }
+
+    #[test]
+    fn flags_are_live_where_an_access_may_stop() {
+        let mut found = find(&SUM, 0).unwrap();
+        found.find_dead_flags(&[false; 4]);
+        // The load that follows the branch may be left to the interpreter.
+        assert!(!found.steps[2].flags_are_dead);
+        // The jump back may be left at; cmp x0, x1; subs x3, x3, #1; b.ne 0
+        let mut found = find(&[0xeb01_001f, 0xf100_0463, 0x54ff_ffc1], 0).unwrap();
+        found.find_dead_flags(&[false; 3]);
+        assert!(found.steps[0].flags_are_dead);
+        assert!(!found.steps[1].flags_are_dead);
+        found.find_dead_flags(&[false, true, false]);
+        assert!(!found.steps[0].flags_are_dead);
+    }
+
+    #[test]
+    fn a_loop_with_a_system_instruction_has_no_way_round() {
+        // msr daifset, #2; b 0
+        assert!(find(&[0xd503_42df, 0x17ff_ffff], 0).is_none());
+    }
+
+    #[test]
+    fn the_most_used_registers_have_homes() {
+        // add x21, x21, x22; add x21, x21, x23; cbnz x21, 0
+        let mut found = find(&[0x8b16_02b5, 0x8b17_02b5, 0xb5ff_ffd5], 0).unwrap();
+        found.settle(8);
+        for n in [21, 22, 23] {
+            assert!(found.homes.general[n].is_some());
+        }
+        let kept = found.homes.general.iter().flatten().count();
+        assert_eq!(kept, PINNED.len());
+    }
+
+    #[test]
+    fn scalars_are_known_to_be_narrow() {
+        // fadd d0, d0, d1; fadd v2.2d, v0.2d, v1.2d; b 0
+        let found = find(&[0x1e61_2800, 0x4e61_d402, 0x17ff_fffe], 0).unwrap();
+        assert_eq!(found.steps[0].extents[0], 16);
+        assert_eq!(found.steps[1].extents[0], 8);
+        assert_eq!(found.steps[1].extents[1], 16);
+    }
+}

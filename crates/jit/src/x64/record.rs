@@ -1,0 +1,375 @@
+//! What an instruction reads, writes and may do, found by running its semantics on an emitter that only takes notes.
+
+use aarch64::registers as r;
+use cpu::vector::{self, Operation};
+use cpu::{
+    Access, AtomicOperation, Barrier, Emit, Exception, Flow, Jump, Key, Outcome, Width, semantics,
+};
+
+use super::emit::Never;
+
+/// What is known of an instruction.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Effects {
+    /// General registers by bit, 31 being the stack pointer.
+    pub reads: u32,
+    pub writes: u32,
+    pub vector_reads: u32,
+    pub vector_writes: u32,
+    /// Of those written: no more than the low 4, 8 bytes of them are not zero.
+    pub four: u32,
+    pub eight: u32,
+    pub reads_flags: bool,
+    pub writes_flags: bool,
+    /// It may be left to the interpreter at run time, which looks at all of the state.
+    pub may_stop: bool,
+    /// It works on more of the processor than registers and memory.
+    pub system: bool,
+    /// Where it may go, from its own address.
+    pub branch: Option<i64>,
+    /// What follows it is not executed after it, but for an exception.
+    pub ends: bool,
+}
+
+impl Effects {
+    /// Of an instruction.
+    pub fn of(key: &Key, word: u32) -> Effects {
+        let mut recorder = Recorder {
+            key,
+            effects: Effects::default(),
+        };
+        let outcome: Result<Flow, Never> = match aarch64::decode(word, key.extensions) {
+            Some(instruction) => semantics::instruction(&mut recorder, instruction, word),
+            None => semantics::undefined(&mut recorder, word),
+        };
+        match outcome {
+            Ok(flow) => recorder.effects.ends = flow == Flow::Ends,
+            Err(never) => match never {},
+        }
+        recorder.effects
+    }
+}
+
+/// How many low bytes of a result may be other than zero.
+pub fn extent(operation: Operation) -> u8 {
+    match operation {
+        Operation::Low(shape)
+        | Operation::Integer(_, shape)
+        | Operation::IntegerUnary(_, shape)
+        | Operation::IntegerAccumulate(_, shape)
+        | Operation::Pairwise(_, shape)
+        | Operation::Shift(_, shape, _)
+        | Operation::Logic(_, shape)
+        | Operation::Select(shape)
+        | Operation::Permute(_, shape)
+        | Operation::Float(_, shape)
+        | Operation::FloatUnary(_, shape)
+        | Operation::FloatMultiplyAdd { shape, .. }
+        | Operation::FloatRound { shape, .. }
+        | Operation::FixedToFloat { shape, .. }
+        | Operation::FloatToFixed { shape, .. }
+        | Operation::Duplicate { shape, .. }
+        | Operation::Extract { shape, .. } => shape.bytes.max(4),
+        Operation::FloatConvert { to, .. } => (to.bytes() as u8).max(4),
+        _ => 16,
+    }
+}
+
+/// The same of a vector made from a general register.
+pub fn extent_from(operation: vector::FromValue) -> u8 {
+    match operation {
+        vector::FromValue::Move(lane) => (lane.bytes() as u8).max(4),
+        vector::FromValue::FixedToFloat { to, .. } => (to.bytes() as u8).max(4),
+        vector::FromValue::Duplicate(shape) => shape.bytes.max(4),
+        vector::FromValue::Insert { .. } => 16,
+    }
+}
+
+/// The same of a constant.
+pub fn extent_of_constant(value: u128) -> u8 {
+    match value {
+        0..=0xffff_ffff => 4,
+        0x1_0000_0000..=0xffff_ffff_ffff_ffff => 8,
+        _ => 16,
+    }
+}
+
+struct Recorder<'a> {
+    key: &'a Key,
+    effects: Effects,
+}
+
+impl Recorder<'_> {
+    fn system(&mut self) -> Outcome<Self> {
+        self.effects.system = true;
+        Ok(Flow::Ends)
+    }
+}
+
+/// A vector: how many of its low bytes may be other than zero.
+type Extent = u8;
+
+impl Emit for Recorder<'_> {
+    type Value = ();
+    type Cond = ();
+    type Flags = ();
+    type Vector = Extent;
+    type Place = ();
+    type Stop = Never;
+
+    fn key(&self) -> &Key {
+        self.key
+    }
+
+    fn pc(&mut self, _: i64) {}
+
+    fn x(&mut self, n: u32) {
+        if n & 31 != 31 {
+            self.effects.reads |= 1 << (n & 31);
+        }
+    }
+
+    fn x_or_sp(&mut self, n: u32) {
+        self.effects.reads |= 1 << (n & 31);
+    }
+
+    fn set_x(&mut self, n: u32, (): ()) {
+        if n & 31 != 31 {
+            self.effects.writes |= 1 << (n & 31);
+        }
+    }
+
+    fn set_x_or_sp(&mut self, n: u32, (): ()) {
+        self.effects.writes |= 1 << (n & 31);
+    }
+
+    fn v(&mut self, n: u32) -> Extent {
+        self.effects.vector_reads |= 1 << (n & 31);
+        16
+    }
+
+    fn set_v(&mut self, n: u32, value: Extent) {
+        let bit = 1 << (n & 31);
+        self.effects.vector_writes |= bit;
+        match value {
+            4 => self.effects.four |= bit,
+            8 => self.effects.eight |= bit,
+            _ => {}
+        }
+    }
+
+    fn constant(&mut self, _: u64) {}
+    fn add(&mut self, _: Width, (): (), (): ()) {}
+    fn sub(&mut self, _: Width, (): (), (): ()) {}
+    fn and(&mut self, _: Width, (): (), (): ()) {}
+    fn or(&mut self, _: Width, (): (), (): ()) {}
+    fn xor(&mut self, _: Width, (): (), (): ()) {}
+    fn not(&mut self, _: Width, (): ()) {}
+    fn mul(&mut self, _: Width, (): (), (): ()) {}
+    fn mul_high(&mut self, _: bool, (): (), (): ()) {}
+    fn div(&mut self, _: Width, _: bool, (): (), (): ()) {}
+    fn shl(&mut self, _: Width, (): (), (): ()) {}
+    fn lsr(&mut self, _: Width, (): (), (): ()) {}
+    fn asr(&mut self, _: Width, (): (), (): ()) {}
+    fn ror(&mut self, _: Width, (): (), (): ()) {}
+    fn shl_by(&mut self, _: Width, (): (), _: u32) {}
+    fn lsr_by(&mut self, _: Width, (): (), _: u32) {}
+    fn asr_by(&mut self, _: Width, (): (), _: u32) {}
+    fn ror_by(&mut self, _: Width, (): (), _: u32) {}
+    fn extract_pair(&mut self, _: Width, (): (), (): (), _: u32) {}
+    fn sign_extend(&mut self, _: Width, (): (), _: u32) {}
+    fn zero_extend(&mut self, (): (), _: u32) {}
+    fn count_leading_zeros(&mut self, _: Width, (): ()) {}
+    fn count_leading_signs(&mut self, _: Width, (): ()) {}
+    fn reverse_bits(&mut self, _: Width, (): ()) {}
+    fn reverse_bytes(&mut self, _: Width, (): (), _: u32) {}
+    fn crc32(&mut self, _: bool, (): (), (): (), _: u32) {}
+
+    fn select(&mut self, _: Width, (): (), (): (), (): ()) {}
+    fn is_zero(&mut self, _: Width, (): ()) {}
+    fn bit_is_set(&mut self, (): (), _: u32) {}
+    fn not_cond(&mut self, (): ()) {}
+
+    fn flags(&mut self) {
+        self.effects.reads_flags = true;
+    }
+
+    fn set_flags(&mut self, (): ()) {
+        self.effects.writes_flags = true;
+    }
+
+    fn condition(&mut self, _: u32) {
+        self.effects.reads_flags = true;
+    }
+
+    fn carry(&mut self) {
+        self.effects.reads_flags = true;
+    }
+
+    fn add_with_flags(&mut self, _: Width, (): (), (): (), (): ()) -> ((), ()) {
+        ((), ())
+    }
+
+    fn sub_with_flags(&mut self, _: Width, (): (), (): ()) -> ((), ()) {
+        ((), ())
+    }
+
+    fn logic_flags(&mut self, _: Width, (): ()) {}
+    fn flags_from(&mut self, (): ()) {}
+    fn flags_to(&mut self, (): ()) {}
+    fn select_flags(&mut self, (): (), (): (), _: u32) {}
+
+    fn access(&mut self, (): (), _: Access) -> Result<(), Never> {
+        self.effects.may_stop = true;
+        Ok(())
+    }
+
+    fn read(&mut self, (): (), _: u32, _: u8) -> Result<(), Never> {
+        Ok(())
+    }
+
+    fn write(&mut self, (): (), _: u32, _: u8, (): ()) -> Result<(), Never> {
+        Ok(())
+    }
+
+    fn read_ordered(&mut self, (): (), _: u8) -> Result<(), Never> {
+        Ok(())
+    }
+
+    fn write_ordered(&mut self, (): (), _: u8, (): ()) -> Result<(), Never> {
+        Ok(())
+    }
+
+    fn read_vector(&mut self, (): (), _: u32, size: u8) -> Result<Extent, Never> {
+        Ok(size.max(4))
+    }
+
+    fn write_vector(&mut self, (): (), _: u32, _: u8, _: Extent) -> Result<(), Never> {
+        Ok(())
+    }
+
+    fn atomic(&mut self, _: AtomicOperation, (): (), _: u8, (): ()) -> Result<(), Never> {
+        Ok(())
+    }
+
+    fn compare_and_swap(&mut self, (): (), _: u8, (): (), (): ()) -> Result<(), Never> {
+        Ok(())
+    }
+
+    fn compare_and_swap_pair(
+        &mut self,
+        (): (),
+        _: u8,
+        _: ((), ()),
+        _: ((), ()),
+    ) -> Result<((), ()), Never> {
+        Ok(((), ()))
+    }
+
+    fn load_exclusive(&mut self, (): (), _: u8, _: bool) -> Result<((), ()), Never> {
+        Ok(((), ()))
+    }
+
+    fn store_exclusive(&mut self, (): (), _: u8, _: bool, _: ((), ())) -> Result<(), Never> {
+        Ok(())
+    }
+
+    fn clear_exclusive(&mut self) {}
+
+    fn barrier(&mut self, barrier: Barrier) -> Outcome<Self> {
+        match barrier {
+            Barrier::Dmb(_) | Barrier::Speculation => Ok(Flow::Next),
+            Barrier::Dsb(_) | Barrier::Isb => self.system(),
+        }
+    }
+
+    fn zero_block(&mut self, _: u32, (): ()) -> Result<(), Never> {
+        self.effects.may_stop = true;
+        Ok(())
+    }
+
+    fn vector_constant(&mut self, value: u128) -> Extent {
+        extent_of_constant(value)
+    }
+
+    fn vector(&mut self, operation: Operation, _: [Extent; 3]) -> Extent {
+        extent(operation)
+    }
+
+    fn vector_to_value(&mut self, _: vector::ToValue, _: Extent) {}
+
+    fn value_to_vector(&mut self, operation: vector::FromValue, _: Extent, (): ()) -> Extent {
+        extent_from(operation)
+    }
+
+    fn float_compare(&mut self, _: vector::Compare, _: Extent, _: Extent) {}
+
+    fn select_vector(&mut self, (): (), yes: Extent, no: Extent) -> Extent {
+        yes.max(no)
+    }
+
+    fn read_system_register(&mut self, register: u16, _: u32) -> Result<(), Never> {
+        match register {
+            r::NZCV => self.effects.reads_flags = true,
+            r::FPCR if self.key.fp_enabled => {}
+            r::TPIDR_EL0 | r::TPIDRRO_EL0 => {}
+            r::TPIDR_EL1 | r::SP_EL0 if self.key.el == 1 => {}
+            _ => self.effects.system = true,
+        }
+        Ok(())
+    }
+
+    fn write_system_register(&mut self, register: u16, _: u32, (): ()) -> Outcome<Self> {
+        if register == r::NZCV {
+            self.effects.writes_flags = true;
+            return Ok(Flow::Next);
+        }
+        self.system()
+    }
+
+    fn write_pstate(&mut self, _: u32, _: u32) -> Outcome<Self> {
+        self.system()
+    }
+
+    fn system(&mut self, _: u16, _: u32, (): ()) -> Outcome<Self> {
+        Recorder::system(self)
+    }
+
+    fn pac_add(&mut self, _: u32, (): (), (): ()) {}
+    fn pac_authenticate(&mut self, _: u32, (): (), (): ()) {}
+    fn pac_strip(&mut self, _: bool, (): ()) {}
+    fn pac_generic(&mut self, (): (), (): ()) {}
+
+    fn hint(&mut self, number: u32) -> Outcome<Self> {
+        if (1..=5).contains(&number) {
+            return Recorder::system(self);
+        }
+        Ok(Flow::Next)
+    }
+
+    fn jump(&mut self, offset: i64) -> Flow {
+        self.effects.branch = Some(offset);
+        Flow::Ends
+    }
+
+    fn jump_if(&mut self, (): (), offset: i64) -> Flow {
+        self.effects.branch = Some(offset);
+        Flow::Next
+    }
+
+    fn jump_to(&mut self, (): (), _: Jump) -> Flow {
+        Flow::Ends
+    }
+
+    fn exception_link(&mut self) {
+        self.effects.system = true;
+    }
+
+    fn exception_return(&mut self, (): ()) -> Outcome<Self> {
+        Recorder::system(self)
+    }
+
+    fn exception(&mut self, _: Exception) -> Outcome<Self> {
+        Recorder::system(self)
+    }
+}
