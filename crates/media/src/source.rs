@@ -51,6 +51,7 @@ pub struct Scratch {
     pub(crate) codec: Option<(Compression, u32, Codec)>,
     pub(crate) input: Vec<u8>,
     pub(crate) block: Vec<u8>,
+    pub(crate) plain: storage::Buffer,
 }
 
 /// Any source, shared.

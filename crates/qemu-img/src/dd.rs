@@ -6,6 +6,7 @@ use crate::names::{self, FORMAT, IMAGE_OPTS, Named, OBJECT, SHARE};
 use crate::number::{Wrong, size};
 use crate::parse;
 use crate::session::{Failure, Session};
+use storage::Buffer;
 use storage::format::FormatError;
 
 pub const USAGE: &str = "[-f FORMAT | --image-opts] [-O FORMAT] [-U] [bs=BYTES] [count=BLOCKS] [skip=BLOCKS] if=FILE of=FILE\n    count begins at the start of the input, skipped blocks included";
@@ -67,7 +68,7 @@ pub fn run(session: &Session, words: &[String]) -> Result<u8, Failure> {
     }
     let meter = session.progress(false);
     let copy = || -> Result<(), FormatError> {
-        let mut buffer = vec![0; block.clamp(1 << 20, 64 << 20) as usize];
+        let mut buffer = Buffer::new(block.clamp(1 << 20, 64 << 20) as usize);
         let mut at = 0;
         while at < length {
             meter.tell(at, length)?;

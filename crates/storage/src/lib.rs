@@ -8,6 +8,7 @@
 //! make, to convert from.
 
 mod access;
+mod buffer;
 mod create;
 mod disk;
 mod error;
@@ -25,6 +26,7 @@ mod probe;
 pub mod qcow2;
 pub mod verbs;
 
+pub use buffer::Buffer;
 pub use create::{create_image, create_overlay, create_qcow2, create_raw};
 pub use disk::Disk;
 pub use error::OpenError;

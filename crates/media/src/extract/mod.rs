@@ -27,7 +27,7 @@ const SMALL: u64 = 16 << 20;
 /// Pieces up to this can be every thread's own.
 const SMALL_PIECE: u64 = 4 << 20;
 /// Bytes that are read at once of what is stored as it is.
-const BLOCK: u64 = 1 << 20;
+const BLOCK: u64 = 256 << 10;
 
 /// How far an extraction is, for another thread to look at.
 #[derive(Default)]
@@ -174,24 +174,24 @@ fn read(
             take(bytes?)
         });
     }
-    let mut buffer = std::mem::take(&mut scratch.block);
+    let mut buffer = std::mem::take(&mut scratch.plain);
     let mut at = 0;
     // Where the next data begins, as far as it was asked for: files with holes are large ones.
     let mut data = if source.size() > SMALL { 0 } else { u64::MAX };
     while at < source.size() {
-        buffer.resize((source.size() - at).min(BLOCK) as usize, 0);
+        let buffer = buffer.first((source.size() - at).min(BLOCK) as usize);
         if at >= data {
             data = at + source.hole(at).unwrap_or(0);
         }
         if data != u64::MAX && at + buffer.len() as u64 <= data {
             buffer.fill(0);
         } else {
-            source.read_at(at, &mut buffer)?;
+            source.read_at(at, buffer)?;
         }
-        take(&buffer)?;
+        take(buffer)?;
         at += buffer.len() as u64;
     }
-    scratch.block = buffer;
+    scratch.plain = buffer;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Writing what an image has into one below it.
 
 use super::{CHUNK, Progress};
+use crate::buffer::Buffer;
 use crate::format::{Chain, Kind, Result};
 use crate::qcow2::Preallocation;
 
@@ -11,7 +12,7 @@ pub fn commit(chain: &Chain, base: usize, progress: Progress<'_>) -> Result<()> 
     if chain.layers[base].node.source().size() < size {
         chain.resize_layer(base, size, Preallocation::Off)?;
     }
-    let mut buffer = vec![0; CHUNK as usize];
+    let mut buffer = Buffer::new(CHUNK as usize);
     let mut at = 0;
     while at < size {
         progress(at, size)?;

@@ -1,6 +1,7 @@
 //! Whether two disks have the same contents.
 
 use super::{CHUNK, Progress};
+use crate::buffer::Buffer;
 use crate::format::{Chain, FormatError, Result};
 use crate::host::is_zero;
 use parking_lot::Mutex;
@@ -21,12 +22,28 @@ struct Work<'a> {
     disks: [&'a Chain; 2],
     sizes: [u64; 2],
     strict: bool,
-    next: Mutex<u64>,
+    next: Mutex<Next>,
     /// The first difference so far; nothing behind it matters any more.
     limit: AtomicU64,
     status_differs: AtomicU64,
     failed: Mutex<Option<(u64, FormatError)>>,
     progress: Progress<'a>,
+}
+
+/// Where the comparison is, and what was said of either disk last: threads must not wait for one that asks the host about each
+/// chunk of a long stretch again.
+#[derive(Default)]
+struct Next {
+    at: u64,
+    known: [Option<Known>; 2],
+}
+
+/// A stretch of a disk: whether it is zeroes, whether its image says so itself, and where it ends.
+#[derive(Clone, Copy)]
+struct Known {
+    zero: bool,
+    present: bool,
+    end: u64,
 }
 
 /// Compares two disks; where one is longer, the rest must be zeroes.
@@ -41,7 +58,7 @@ pub fn compare(
         disks: [first, second],
         sizes: [first.size(), second.size()],
         strict,
-        next: Mutex::new(0),
+        next: Mutex::default(),
         limit: AtomicU64::new(u64::MAX),
         status_differs: AtomicU64::new(u64::MAX),
         failed: Mutex::default(),
@@ -71,7 +88,7 @@ pub fn compare(
 
 impl Work<'_> {
     fn run(&self) {
-        let mut buffers = [vec![0; CHUNK as usize], vec![0; CHUNK as usize]];
+        let mut buffers = [Buffer::new(CHUNK as usize), Buffer::new(CHUNK as usize)];
         loop {
             let next = match self.take() {
                 Ok(Some(next)) => next,
@@ -94,16 +111,28 @@ impl Work<'_> {
             *failed = Some((at, error));
         }
         // Everybody stops.
-        *self.next.lock() = u64::MAX;
+        self.next.lock().at = u64::MAX;
     }
 
-    /// Whether a disk has zeroes at a place, and how far.
-    fn zero(&self, disk: usize, at: u64, max: u64) -> Result<(bool, bool, u64)> {
-        if at >= self.sizes[disk] {
-            return Ok((true, false, max));
+    /// What a disk has at a place.
+    fn know(&self, next: &mut Next, disk: usize) -> Result<Known> {
+        let (at, size) = (next.at, self.sizes[disk]);
+        if at >= size {
+            return Ok(Known {
+                zero: true,
+                present: false,
+                end: u64::MAX,
+            });
         }
-        let status = self.disks[disk].status(at, max.min(self.sizes[disk] - at))?;
-        Ok((status.zero(), status.present, status.length))
+        if let Some(known) = next.known[disk].filter(|known| at < known.end) {
+            return Ok(known);
+        }
+        let status = self.disks[disk].status(at, size - at)?;
+        Ok(*next.known[disk].insert(Known {
+            zero: status.zero(),
+            present: status.present,
+            end: at + status.length,
+        }))
     }
 
     /// The next span that has to be read.
@@ -111,33 +140,36 @@ impl Work<'_> {
         let size = self.sizes[0].max(self.sizes[1]);
         let mut next = self.next.lock();
         loop {
-            let at = *next;
+            let at = next.at;
             if at >= size || at > self.limit.load(Ordering::Acquire) {
                 return Ok(None);
             }
             (self.progress)(at, size).map_err(|error| (at, error))?;
             let place = |error| (at, error);
-            let first = self.zero(0, at, size - at).map_err(place)?;
-            let second = self.zero(1, at, size - at).map_err(place)?;
-            let common = first.2.min(second.2);
-            if self.strict && first.1 != second.1 && at < self.sizes[0].min(self.sizes[1]) {
+            let first = self.know(&mut next, 0).map_err(place)?;
+            let second = self.know(&mut next, 1).map_err(place)?;
+            let common = first.end.min(second.end).min(size) - at;
+            if self.strict
+                && first.present != second.present
+                && at < self.sizes[0].min(self.sizes[1])
+            {
                 self.status_differs.fetch_min(at, Ordering::AcqRel);
-                *next = size;
+                next.at = size;
                 return Ok(None);
             }
-            if first.0 && second.0 {
-                *next = at + common;
+            if first.zero && second.zero {
+                next.at = at + common;
                 continue;
             }
             // In strict mode the status is looked at everywhere, otherwise only where it spares reading.
             let length = if self.strict { common } else { size - at };
             let length = length.min(CHUNK - at % CHUNK);
-            *next = at + length;
+            next.at = at + length;
             return Ok(Some((at, length)));
         }
     }
 
-    fn chunk(&self, at: u64, length: u64, buffers: &mut [Vec<u8>; 2]) -> Result<()> {
+    fn chunk(&self, at: u64, length: u64, buffers: &mut [Buffer; 2]) -> Result<()> {
         let [one, two] = buffers;
         for (disk, buffer) in [&mut *one, &mut *two].into_iter().enumerate() {
             let have = self.sizes[disk].saturating_sub(at).min(length) as usize;

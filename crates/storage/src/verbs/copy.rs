@@ -1,6 +1,7 @@
 //! Copying disks into an image, on several threads.
 
 use super::{CHUNK, Progress};
+use crate::buffer::Buffer;
 use crate::format::{Chain, FormatError, Kind, Node, Result, Status};
 use crate::host::is_zero;
 use crate::qcow2::{Compressor, Prepared, Qcow2};
@@ -188,6 +189,8 @@ enum Job {
 struct Next {
     at: u64,
     ticket: u64,
+    /// Data up to here: the host is not asked again for each chunk, while the other threads wait.
+    data: u64,
 }
 
 struct Work<'a> {
@@ -211,7 +214,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn run(&self) {
-        let mut buffer = vec![0; self.chunk as usize];
+        let mut buffer = Buffer::new(self.chunk as usize);
         let mut compressor = match &self.target.top().node {
             Node::Qcow2(image) if self.options.compress => {
                 Some(Compressor::new(image.compression()))
@@ -248,10 +251,17 @@ impl Work<'_> {
                 return Ok(None);
             }
             (self.progress)(at, self.size)?;
-            let status = match self.sources.status(at, self.size - at) {
-                Err(_) if self.options.salvage => None,
-                other => Some(other.map_err(|error| in_read(at, error))?),
+            let status = if at < next.data {
+                None
+            } else {
+                match self.sources.status(at, self.size - at) {
+                    Err(_) if self.options.salvage => None,
+                    other => Some(other.map_err(|error| in_read(at, error))?),
+                }
             };
+            if let Some(status) = status.filter(|status| !status.zero()) {
+                next.data = at + status.length;
+            }
             if let Some(status) = status
                 && status.zero()
                 && self.options.sparse > 0
@@ -453,7 +463,7 @@ impl Work<'_> {
 
     /// Copies extent by extent: those of the source's own image only.
     fn over_backing(&self) -> Result<()> {
-        let mut buffer = vec![0; self.chunk as usize];
+        let mut buffer = Buffer::new(self.chunk as usize);
         let mut at = 0;
         while at < self.size {
             (self.progress)(at, self.size)?;

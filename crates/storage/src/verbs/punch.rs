@@ -1,6 +1,7 @@
 //! Holes where a raw image has zeroes.
 
 use super::{CHUNK, Progress};
+use crate::buffer::Buffer;
 use crate::format::{Chain, FormatError, Node, Result};
 use crate::host::is_zero;
 
@@ -13,7 +14,7 @@ pub fn punch_zeroes(chain: &Chain, progress: Progress<'_>) -> Result<()> {
         return Err(FormatError::Unsupported);
     };
     let size = raw.host().length()?;
-    let mut buffer = vec![0; CHUNK as usize];
+    let mut buffer = Buffer::new(CHUNK as usize);
     let mut at = 0;
     while at < size {
         progress(at, size)?;

@@ -1,6 +1,7 @@
 //! Putting an image over another one without changing what it shows.
 
 use super::{CHUNK, Progress};
+use crate::buffer::Buffer;
 use crate::format::{Chain, FormatError, Kind, Result};
 use crate::host::is_zero;
 use crate::qcow2::Compressor;
@@ -18,7 +19,7 @@ pub fn rebase(
     let cluster = image.cluster_bytes();
     let chunk = CHUNK.max(cluster);
     let mut compressor = compress.then(|| Compressor::new(image.compression()));
-    let (mut old_bytes, mut new_bytes) = (vec![0; chunk as usize], vec![0; chunk as usize]);
+    let (mut old_bytes, mut new_bytes) = (Buffer::new(chunk as usize), Buffer::new(chunk as usize));
     let mut at = 0;
     while at < size {
         progress(at, size)?;
