@@ -355,6 +355,84 @@ fn external_data_and_backing_chains() {
 }
 
 /// Breaks a copy of an image and has both programs look at and mend it.
+/// Into a new file goes what counts and nothing else; the old one is left as it is, byte for byte.
+#[test]
+fn reclaim_into_a_new_file() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
+    write_source(&folder.join("source.raw"));
+    let bytes = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    for options in [
+        "convert -f raw -O qcow2",
+        "convert -c -f raw -O qcow2 -o cluster_size=4096,refcount_bits=8",
+        "convert -c -f raw -O qcow2 -o compression_type=zstd",
+        "convert -f raw -O qcow2 -o compat=0.10",
+        "convert -f raw -O qcow2 -o preallocation=full,lazy_refcounts=on",
+        "convert -f raw -O raw -S 0",
+    ] {
+        done(theirs, folder, &format!("{options} @source.raw @old"));
+        let old = bytes("old");
+        let format = if options.contains("-O raw") {
+            "raw"
+        } else {
+            "qcow2"
+        };
+        done(
+            ours,
+            folder,
+            &format!("reclaim -f {format} --into @new @old"),
+        );
+        assert!(bytes("old") == old, "{options}: the old file has changed");
+        done(
+            theirs,
+            folder,
+            &format!("compare -f raw -F {format} @source.raw @new"),
+        );
+        if format == "qcow2" {
+            done(theirs, folder, "check @new");
+            let [was, is] = ["@old", "@new"].map(|name| {
+                let said = theirs(folder, &["info", "--output", "json", name]).1;
+                let value: serde_json::Value = serde_json::from_str(&said).unwrap();
+                value["format-specific"].clone()
+            });
+            assert_eq!(was, is, "{options}");
+        }
+        let length = bytes("new").len();
+        // Two programs do not pack alike to the byte.
+        let most = old.len() + old.len() / 50;
+        assert!(length <= most, "{options}: {length} of {}", old.len());
+        if options.contains("preallocation") {
+            assert!(length < old.len() / 4 * 3, "{length} of {}", old.len());
+        }
+        // What is there already stays.
+        let said = ours(folder, &["reclaim", "-f", format, "--into", "@new", "@old"]);
+        assert_eq!(said.0, 1, "{said:?}");
+        assert!(said.2.contains("exists already"), "{said:?}");
+        assert_eq!(bytes("new").len(), length);
+        std::fs::remove_file(folder.join("new")).unwrap();
+    }
+    // What is below shows through as it did, and is not copied.
+    done(theirs, folder, "convert -f raw -O qcow2 @source.raw @base");
+    done(theirs, folder, "create -f qcow2 -b @base -F qcow2 @old");
+    done(
+        theirs,
+        folder,
+        "bench -w -c 40 -s 4096 -S 65536 --pattern 7 @old",
+    );
+    done(ours, folder, "reclaim --into @new @old");
+    done(theirs, folder, "check @new");
+    done(theirs, folder, "compare @old @new");
+    assert!(bytes("new").len() <= bytes("old").len());
+    let info = theirs(folder, &["info", "@new"]).1;
+    assert!(info.contains("backing file: @base"), "{info}");
+    std::fs::remove_file(folder.join("new")).unwrap();
+    // Snapshots would be lost: refused, with nothing left behind.
+    done(theirs, folder, "snapshot -c one @old");
+    let said = ours(folder, &["reclaim", "--into", "@new", "@old"]);
+    assert!(said.0 == 1 && said.2.contains("snapshots"), "{said:?}");
+    assert!(!folder.join("new").exists());
+}
+
 #[test]
 fn damage_is_found_and_mended_alike() {
     let folder = TempDir::new().unwrap();

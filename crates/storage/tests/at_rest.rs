@@ -360,6 +360,129 @@ fn reclaim_gives_back_what_is_not_needed() {
     );
 }
 
+/// An image with all that reclaiming changes: holes between data, written zeroes, clusters set aside for zeroes, tables that
+/// nothing needs any more, leaks; and, if asked for, a snapshot that shares half of it.
+fn full_of_waste(version: u32, refcount_bits: u32, snapshot: bool) -> Vec<u8> {
+    let file = Arc::new(FaultyFile::new(
+        new_image(&options(version, refcount_bits)),
+        Fault::None,
+    ));
+    let image = open(&file, true).unwrap();
+    let mut random = Random(0x5eed ^ u64::from(version * refcount_bits));
+    let mut places: Vec<u64> = (0..SIZE / CLUSTER).collect();
+    for index in (1..places.len()).rev() {
+        places.swap(index, random.next() as usize % (index + 1));
+    }
+    for place in &places {
+        let value = (place % 250) as u8 + 1;
+        image
+            .write(place * CLUSTER, &[value; CLUSTER as usize], &nothing_below)
+            .unwrap();
+    }
+    if snapshot {
+        image.create_snapshot("half").unwrap();
+    }
+    for (n, place) in places.iter().enumerate() {
+        let at = place * CLUSTER;
+        let zeroes = [0; CLUSTER as usize];
+        match n % 4 {
+            _ if snapshot && n % 8 < 4 => {}
+            0 => image.write(at, &zeroes, &nothing_below).unwrap(),
+            1 if version >= 3 => image
+                .write_zeroes(at, CLUSTER, false, false, &nothing_below)
+                .unwrap(),
+            2 => image.forget(at, CLUSTER).unwrap(),
+            _ => {}
+        }
+    }
+    // The first and the last quarter are empty altogether, tables and all that counts them.
+    image.forget(0, SIZE / 4).unwrap();
+    image.forget(SIZE / 4 * 3, SIZE / 4).unwrap();
+    // Not closed: what was freed last stays counted.
+    image.flush().unwrap();
+    drop(image);
+    file.contents()
+}
+
+/// What is on the disk, and of which clusters the image says so itself.
+fn everything(image: &Qcow2) -> (Vec<u8>, Vec<bool>) {
+    let mut bytes = vec![0; SIZE as usize];
+    image.read(0, &mut bytes).unwrap();
+    let own = (0..SIZE).step_by(CLUSTER as usize).map(|at| {
+        let kind = image.extent(at, CLUSTER).unwrap().kind;
+        kind != dormer_storage::format::Kind::Unallocated
+    });
+    (bytes, own.collect())
+}
+
+#[test]
+fn reclaim_loses_no_byte_at_any_moment() {
+    for (version, bits, snapshot, hollow) in [
+        (3, 16, false, true),
+        (3, 64, false, true),
+        (3, 64, false, false),
+        (3, 64, true, true),
+        (2, 16, false, true),
+    ] {
+        let start = full_of_waste(version, bits, snapshot);
+        let reclaim = |file: &Arc<FaultyFile>| {
+            let image = open(file, true)?;
+            image.reclaim(hollow, &|_, _| Ok(()))
+        };
+        let file = Arc::new(FaultyFile::new(start.clone(), Fault::None));
+        let (bytes, own) = everything(&open(&file, false).unwrap());
+        let won = reclaim(&file).unwrap();
+        assert!(won.leaked > 0 && won.zeroed > 0, "{won:?}");
+        assert!(won.moved > 0 || snapshot, "{won:?}");
+        assert!(won.length.1 < won.length.0 || snapshot, "{won:?}");
+        let all = file.changes();
+        assert!(all > 20, "{all}");
+        // Unharmed: the contents as they were, nothing to repair, and whatever is below shows where it did.
+        let unharmed = |contents: Vec<u8>, what: &str| {
+            let file = Arc::new(FaultyFile::new(contents, Fault::None));
+            let image = open(&file, true).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let report = image.check(Repair::Nothing).unwrap();
+            assert_eq!(
+                (report.corruptions, report.check_errors),
+                (0, 0),
+                "{what}: {:?}",
+                report.messages
+            );
+            let (now, now_own) = everything(&image);
+            assert!(now == bytes, "{what}: other contents");
+            assert!(hollow || now_own == own, "{what}: other clusters");
+            if snapshot {
+                assert!(image.apply_snapshot("half").unwrap());
+                let (then, _) = everything(&image);
+                let kept =
+                    |(n, part): (usize, &[u8])| part.iter().all(|b| *b == (n % 250) as u8 + 1);
+                assert!(
+                    then.chunks(CLUSTER as usize).enumerate().all(kept),
+                    "{what}"
+                );
+            }
+            file
+        };
+        unharmed(file.contents(), "not stopped");
+        for stop in 0..all {
+            let file = Arc::new(FaultyFile::new(start.clone(), Fault::Stop(stop)));
+            assert!(reclaim(&file).is_err());
+            let what = format!("version {version}, {bits} bits, stopped at {stop} of {all}");
+            let left = unharmed(file.contents(), &what);
+            let mut random = Random(stop * 31 + u64::from(bits));
+            for chance in [2, 3, 8] {
+                let after = file.after_power_loss(|| random.next().is_multiple_of(chance));
+                unharmed(after, &format!("{what}, writes lost"));
+            }
+            // Once more, and it comes to its end.
+            if !snapshot {
+                reclaim(&left).unwrap();
+                unharmed(left.contents(), &format!("{what}, then done again"));
+            }
+        }
+    }
+}
+
 /// An image with all kinds of clusters, two snapshots and a name for its backing file.
 fn sample(compression: Compression) -> Vec<u8> {
     let options = CreateOptions {

@@ -1,10 +1,22 @@
 //! Giving space back: zeroes and leaks go, the rest moves to the front, the file is cut.
 //!
-//! Everything happens by the rule of the module above (copies first, then what names them, then the old is freed), so it can
-//! stop anywhere: what a journal would be for.
+//! There is no journal, for there is nothing that it would have to know: at every moment the file on the drive holds either the
+//! old place of a cluster, or both, and names one that is whole.
+//!
+//! 1. A cluster of zeroes is dropped from its L2 table in memory. [`Meta::flush`](super::Meta) writes the table, waits, and only
+//!    then counts the cluster as free: nobody writes to it while anything on the drive names it.
+//! 2. A cluster is copied to a free one, which nothing on the drive names. The copy is on the drive before the L2 table that
+//!    names it is written, this before the L1 table; the old cluster is free after that. Where it stops, the old one is
+//!    named and whole, or the new one is.
+//! 3. The file is cut, and holes are made in it, only where nothing is counted, once all of that is on the drive.
+//!
+//! What is lost at worst are refcounts that have not been lowered: leaks, which the next reclaiming finds. Images with
+//! snapshots or a backing file move only clusters that nothing else refers to. `tests/at_rest.rs` stops and powers it off at
+//! each of its writes.
 
 use super::mapping::Entry;
 use super::{COPIED, OFFSET, Qcow2, Repair, Table};
+use crate::buffer::Buffer;
 use crate::format::{FormatError, Result};
 use crate::host::is_zero;
 use crate::verbs::Progress;
@@ -67,7 +79,7 @@ impl Qcow2 {
         let cluster = self.cluster_bytes();
         let size = self.disk_size();
         let mut found = 0;
-        let mut buffer = vec![0; cluster as usize];
+        let mut buffer = Buffer::new(cluster as usize);
         let mut at = 0;
         while at < size {
             progress(at / 2, size)?;
@@ -141,7 +153,7 @@ impl Qcow2 {
         }
         let end = meta.used_end()?;
         let mut moved = 0;
-        let mut buffer = vec![0; size as usize];
+        let mut buffer = Buffer::new(size as usize);
         meta.refcounts.look_from_start();
         for cluster in (1..end).rev() {
             progress((end - cluster) + end, 2 * end)?;
