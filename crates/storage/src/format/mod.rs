@@ -14,6 +14,7 @@ pub use vhdx::Vhdx;
 pub use vmdk::{Vmdk, VmdkExtent};
 pub use vpc::Vpc;
 
+use crate::host::Host;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -145,4 +146,31 @@ pub trait Source: Send + Sync {
     fn cluster_size(&self) -> Option<u64> {
         None
     }
+}
+
+/// Reads a span of a layer whose data all lie in `host` as they are, where [`Source::extent`] says.
+fn read_extents(
+    source: &dyn Source,
+    host: &dyn Host,
+    mut offset: u64,
+    mut into: &mut [u8],
+) -> Result<()> {
+    while !into.is_empty() {
+        let extent = source.extent(offset, into.len() as u64)?;
+        let (now, later) = into.split_at_mut(extent.length as usize);
+        match extent.kind {
+            Kind::Data {
+                offset: Some(at), ..
+            } => host.read_exact_at(at, now).map_err(|error| {
+                FormatError::image(format!(
+                    "The block at {at:#x} of the file cannot be read: {}",
+                    crate::error::message(&error)
+                ))
+            })?,
+            _ => now.fill(0),
+        }
+        offset += extent.length;
+        into = later;
+    }
+    Ok(())
 }

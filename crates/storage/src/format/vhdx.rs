@@ -260,25 +260,8 @@ impl Source for Vhdx {
         })
     }
 
-    fn read(&self, mut offset: u64, mut into: &mut [u8]) -> Result<()> {
-        while !into.is_empty() {
-            let extent = self.extent(offset, into.len() as u64)?;
-            let (now, later) = into.split_at_mut(extent.length as usize);
-            match extent.kind {
-                Kind::Data {
-                    offset: Some(at), ..
-                } => self.host.read_exact_at(at, now).map_err(|error| {
-                    FormatError::image(format!(
-                        "The block at {at:#x} of the file cannot be read: {}",
-                        crate::error::message(&error)
-                    ))
-                })?,
-                _ => now.fill(0),
-            }
-            offset += extent.length;
-            into = later;
-        }
-        Ok(())
+    fn read(&self, offset: u64, into: &mut [u8]) -> Result<()> {
+        super::read_extents(self, &*self.host, offset, into)
     }
 
     fn files(&self) -> Vec<PathBuf> {
