@@ -3,15 +3,16 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
+
+use super::beside::{self, Runs, head};
 
 const PEER: &str = "qemu-img";
 const SIZE: u64 = 16 << 30;
 /// Data in the image: runs of 4 MiB all over it, half of them noise, half text.
-const DATA: u64 = 1 << 30;
+const DATA: u64 = 2 << 30;
 const RUN: u64 = 4 << 20;
 
 /// Name, arguments; `{source}` is the raw image, `{packed}` the same as qcow2, `{new}` a file that is made.
@@ -27,83 +28,57 @@ const ROWS: &[(&str, &str)] = &[
     ("convert to raw", "convert -f qcow2 -O raw {packed} {new}"),
     ("compare", "compare -q -f raw -F qcow2 {source} {packed}"),
     ("check", "check -q -f qcow2 {packed}"),
+    ("check, 4 M clusters", "check -q -f qcow2 {full}"),
 ];
 
-/// Runs every row `pairs` times on each side and prints medians, in seconds.
+/// Runs every row `pairs` times on each side and prints medians.
 pub fn run(dormer: &Path, pairs: usize) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = |name: &str| folder.path().join(name);
-    write_source(&path("source.raw"))?;
-    let source = path("source.raw");
-    seconds(
-        Path::new(PEER),
-        &[],
-        "convert -f raw -O qcow2 {source} {new}",
-        &source,
-        &source,
-        &path("packed.qcow2"),
-    )?;
-    let packed = path("packed.qcow2");
-    println!(
-        "{:<16} {:>10} {:>10} {:>7}",
-        "", "Dormer", "qemu-img", "ratio"
-    );
+    let (source, packed, new) = (path("source.raw"), path("packed.qcow2"), path("new"));
+    write_source(&source)?;
+    let command = |program: &Path, prefix: &[&str], line: &str| {
+        let mut command = Command::new(program);
+        command
+            .args(prefix)
+            .args(line.split(' ').map(|word| match word {
+                "{source}" => source.clone(),
+                "{packed}" => packed.clone(),
+                "{new}" => new.clone(),
+                "{full}" => path("full.qcow2"),
+                word => PathBuf::from(word),
+            }));
+        command
+    };
+    let peer = Path::new(PEER);
+    let mut made = Runs::default();
+    for line in [
+        "convert -f raw -O qcow2 {source} {packed}",
+        "create -q -f qcow2 -o preallocation=metadata {full} 256G",
+    ] {
+        made.add(&mut command(peer, &[], line))?;
+    }
+    println!("{}", head(&[PEER]));
     for (name, line) in ROWS {
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let (mut ours, mut theirs) = (Runs::default(), Runs::default());
         for _ in 0..pairs.max(1) {
-            for (program, prefix, times) in [
+            for (program, prefix, runs) in [
                 (dormer, &["disk"][..], &mut ours),
-                (Path::new(PEER), &[][..], &mut theirs),
+                (peer, &[][..], &mut theirs),
             ] {
-                let new = path("new");
-                times.push(seconds(program, prefix, line, &source, &packed, &new)?);
-                let _ = std::fs::remove_file(new);
+                runs.add(&mut command(program, prefix, line))?;
+                let _ = std::fs::remove_file(&new);
             }
         }
-        let (ours, theirs) = (median(ours), median(theirs));
-        println!(
-            "{name:<16} {ours:>9.3}s {theirs:>9.3}s {:>6.2}x",
-            theirs / ours
-        );
+        println!("{}", beside::line(name, &ours, &[theirs]));
     }
     println!(
-        "medians of {pairs} alternated pairs; a disk of {} GiB with {} GiB of data in the host's cache; ratio: more than 1 \
-         is faster than qemu-img",
+        "medians of {pairs} alternated pairs, in brackets the spread; a disk of {} GiB with {} GiB of data in the host's \
+         cache; ratio: more than 1 is faster than qemu-img",
         SIZE >> 30,
         DATA >> 30
     );
     Ok(())
-}
-
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
-}
-
-fn seconds(
-    program: &Path,
-    prefix: &[&str],
-    line: &str,
-    source: &Path,
-    packed: &Path,
-    new: &Path,
-) -> Result<f64> {
-    let words = line.split(' ').map(|word| match word {
-        "{source}" => PathBuf::from(source),
-        "{packed}" => PathBuf::from(packed),
-        "{new}" => PathBuf::from(new),
-        word => PathBuf::from(word),
-    });
-    let start = Instant::now();
-    let status = Command::new(program)
-        .args(prefix)
-        .args(words)
-        .stdout(Stdio::null())
-        .status()
-        .with_context(|| program.display().to_string())?;
-    let time = start.elapsed().as_secs_f64();
-    ensure!(status.success(), "{} {line}: {status}", program.display());
-    Ok(time)
 }
 
 fn write_source(path: &Path) -> Result<()> {

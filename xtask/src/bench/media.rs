@@ -1,13 +1,14 @@
 //! Extracting and listing beside 7-Zip and wimlib: the same image, alternated runs, medians.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::path::Path;
+use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use guests::cache;
 use guests::packages::run as call;
+
+use super::beside::{self, Runs, head};
 
 /// A container of the same tree, how it is made, and whether wimlib reads it.
 struct Case {
@@ -108,47 +109,42 @@ pub fn run(dormer: &Path, pairs: usize) -> Result<()> {
     let mut files = 0;
     let mut bytes = 0;
     measure_tree(&tree, &mut files, &mut bytes)?;
-    println!("{files} files, {} MiB; medians of {pairs}", bytes >> 20);
-    println!(
-        "{:<12} {:<8} {:>10} {:>10} {:>10} {:>12}",
-        "", "", "Dormer", "7z", "wimlib", "to the best"
-    );
-    let out = cache::root()?.join("bench-media-out");
+    println!("{}", head(&["7z", "wimlib"]));
+    // In memory: a disk's file system looks for inodes that were not in use of late, which here are few, and that takes
+    // more time than all else.
+    let folder = match Path::new("/dev/shm") {
+        memory if memory.is_dir() => tempfile::tempdir_in(memory)?,
+        _ => tempfile::tempdir()?,
+    };
+    let out = folder.path().join("out");
     for case in &CASES {
         let path = cache::once(&format!("bench-media/{}", case.file), |to| {
             (case.make)(&tree, to)
         })?;
         for list in [true, false] {
-            let mut times = [Vec::new(), Vec::new(), Vec::new()];
+            let [mut ours, mut seven, mut wimlib] = [(); 3].map(|()| Runs::default());
             for _ in 0..pairs.max(1) {
-                for (program, times) in times.iter_mut().enumerate() {
+                for (program, runs) in [&mut ours, &mut seven, &mut wimlib].into_iter().enumerate()
+                {
                     if program == 2 && !case.wim {
                         continue;
                     }
-                    times.push(one(program, dormer, &path, list, &out)?);
+                    runs.add(&mut command(program, dormer, &path, list, &out))?;
+                    if out.exists() {
+                        fs::remove_dir_all(&out)?;
+                    }
                 }
             }
-            let [ours, seven, wimlib] = times.map(median);
-            let best = seven.min(wimlib);
-            let shown = |time: f64| {
-                if time.is_finite() {
-                    format!("{time:.3} s")
-                } else {
-                    "-".into()
-                }
-            };
-            println!(
-                "{:<12} {:<8} {:>10} {:>10} {:>10} {:>11.2}x",
-                case.name,
-                if list { "list" } else { "extract" },
-                shown(ours),
-                shown(seven),
-                shown(wimlib),
-                best / ours
-            );
+            let work = if list { "list" } else { "extract" };
+            let name = format!("{} {work}", case.name);
+            println!("{}", beside::line(&name, &ours, &[seven, wimlib]));
         }
     }
-    println!("to the best: more than 1 is faster than the faster of the two");
+    println!(
+        "{files} files, {} MiB, the image in the host's cache; medians of {pairs} alternated runs, in brackets the spread; \
+         ratio: to the better of the two, more than 1 is faster",
+        bytes >> 20
+    );
     Ok(())
 }
 
@@ -165,12 +161,9 @@ fn measure_tree(folder: &Path, files: &mut u64, bytes: &mut u64) -> Result<()> {
     Ok(())
 }
 
-/// Seconds of one run.
-fn one(program: usize, dormer: &Path, image: &Path, list: bool, out: &PathBuf) -> Result<f64> {
-    if out.exists() {
-        fs::remove_dir_all(out)?;
-    }
-    let mut command = match (program, list) {
+/// What lists or extracts everything.
+fn command(program: usize, dormer: &Path, image: &Path, list: bool, out: &Path) -> Command {
+    match (program, list) {
         (0, true) => {
             let mut command = Command::new(dormer);
             command.args(["ls", "-R"]).arg(image);
@@ -203,19 +196,5 @@ fn one(program: usize, dormer: &Path, image: &Path, list: bool, out: &PathBuf) -
             command.arg("apply").arg(image).arg("1").arg(out);
             command
         }
-    };
-    let start = Instant::now();
-    let status = command
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .with_context(|| format!("{command:?}"))?;
-    let time = start.elapsed().as_secs_f64();
-    ensure!(status.success(), "{command:?} failed");
-    Ok(time)
-}
-
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times.get(times.len() / 2).copied().unwrap_or(f64::INFINITY)
+    }
 }

@@ -1,5 +1,6 @@
 //! Side by side with QEMU: the same kernel, initial RAM disk and RAM on both, in alternated runs; medians and spread.
 
+mod beside;
 mod disk;
 mod guest;
 mod media;
