@@ -42,6 +42,19 @@ pub struct Nat {
     ports: Vec<SocketAddr>,
 }
 
+/// What is in an IP packet.
+struct Inner<'a> {
+    mac: [u8; 6],
+    /// From and to.
+    ends: (IpAddr, IpAddr),
+    protocol: IpProtocol,
+    payload: &'a [u8],
+    /// All of it, from the IP header on, to quote in errors.
+    packet: &'a [u8],
+    /// Whether the guest finished the checksum.
+    verify: bool,
+}
+
 /// What a network uses now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
@@ -193,20 +206,27 @@ impl Nat {
                 data: packet.payload(),
             };
             if let Some(whole) = self.fragments.add(&fragment, now) {
-                self.transport(guest, now, mac, ends, protocol, &whole, bytes, true);
+                let inner = Inner {
+                    mac,
+                    ends,
+                    protocol,
+                    payload: &whole,
+                    packet: bytes,
+                    verify: true,
+                };
+                self.transport(guest, now, &inner);
             }
             return;
         }
-        self.transport(
-            guest,
-            now,
+        let inner = Inner {
             mac,
             ends,
             protocol,
-            packet.payload(),
-            bytes,
+            payload: packet.payload(),
+            packet: bytes,
             verify,
-        );
+        };
+        self.transport(guest, now, &inner);
     }
 
     /// A datagram of a guest that asks for its address.
@@ -301,37 +321,45 @@ impl Nat {
             };
             let inner = IpProtocol::from(header[0]);
             if let Some(whole) = self.fragments.add(&fragment, now) {
-                self.transport(guest, now, mac, ends, inner, &whole, bytes, true);
+                let inner = Inner {
+                    mac,
+                    ends,
+                    protocol: inner,
+                    payload: &whole,
+                    packet: bytes,
+                    verify: true,
+                };
+                self.transport(guest, now, &inner);
             }
             return;
         }
-        self.transport(guest, now, mac, ends, protocol, payload, bytes, verify);
+        let inner = Inner {
+            mac,
+            ends,
+            protocol,
+            payload,
+            packet: bytes,
+            verify,
+        };
+        self.transport(guest, now, &inner);
     }
 
-    /// What is in an IP packet. `packet`: all of it, to quote in errors.
-    #[allow(clippy::too_many_arguments)]
-    fn transport(
-        &mut self,
-        guest: &dyn Guest,
-        now: Instant,
-        mac: [u8; 6],
-        ends: (IpAddr, IpAddr),
-        protocol: IpProtocol,
-        payload: &[u8],
-        packet: &[u8],
-        verify: bool,
-    ) {
+    fn transport(&mut self, guest: &dyn Guest, now: Instant, inner: &Inner<'_>) {
+        let Inner {
+            mac, ends, payload, ..
+        } = *inner;
         let mut io = Io {
             wire: &mut self.wire,
             guest,
             now,
         };
-        match protocol {
+        match inner.protocol {
             IpProtocol::Tcp => {
+                let verify = inner.verify;
                 self.tcp
                     .segment(&mut io, &mut self.resolver, mac, ends, payload, verify);
             }
-            IpProtocol::Udp => self.udp(guest, now, mac, ends, payload, packet, verify),
+            IpProtocol::Udp => self.udp(guest, now, inner),
             IpProtocol::Icmp if ends.0.is_ipv4() => self.icmp.message(&mut io, mac, ends, payload),
             IpProtocol::Icmpv6 if ends.0.is_ipv6() => {
                 self.icmp.message(&mut io, mac, ends, payload);
@@ -340,21 +368,12 @@ impl Nat {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn udp(
-        &mut self,
-        guest: &dyn Guest,
-        now: Instant,
-        mac: [u8; 6],
-        ends: (IpAddr, IpAddr),
-        payload: &[u8],
-        packet: &[u8],
-        verify: bool,
-    ) {
-        let Ok(udp) = UdpPacket::new_checked(payload) else {
+    fn udp(&mut self, guest: &dyn Guest, now: Instant, inner: &Inner<'_>) {
+        let Inner { mac, ends, .. } = *inner;
+        let Ok(udp) = UdpPacket::new_checked(inner.payload) else {
             return;
         };
-        if verify && !udp.verify_checksum(&ends.0.into(), &ends.1.into()) {
+        if inner.verify && !udp.verify_checksum(&ends.0.into(), &ends.1.into()) {
             return;
         }
         let (from, to) = (
@@ -386,7 +405,7 @@ impl Nat {
                 mac,
                 (from, to),
                 udp.payload(),
-                packet,
+                inner.packet,
             ),
         }
     }
