@@ -13,6 +13,7 @@ pub mod keys;
 pub mod screenshot;
 mod seat;
 pub mod serial;
+mod server;
 mod stream;
 mod typist;
 

@@ -3,8 +3,8 @@
 use super::escape::{Escape, HELP, Typed};
 use super::options::SerialSpec;
 use super::terminal::{self, RawTerminal};
+use crate::server::{end_signal, remove_dead_socket, wait_for_connection};
 use crate::stream::{Listener, Stream};
-use crate::vnc::{end_signal, remove_dead_socket, wait_for_connection};
 use device::serial::{SerialInput, SerialOutput};
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;

@@ -12,7 +12,6 @@ mod spec;
 
 pub use options::{OptionError, Share, VncAddress, VncOptions};
 pub use server::{StartError, VncServer};
-pub(crate) use server::{end_signal, remove_dead_socket, wait_for_connection};
 
 #[cfg(test)]
 mod tests;

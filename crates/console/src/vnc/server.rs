@@ -3,21 +3,16 @@
 use super::handshake::{self, Access};
 use super::options::{FIRST_PORT, Share, VncAddress, VncOptions};
 use super::session;
+use crate::server::{Clients, Server, remove_dead_socket};
 use crate::stream::{Listener, Stream};
 use crate::{Display, Guarded};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
-
-/// More connections than that, greeted or not, are closed at once.
-const MAX_CLIENTS: usize = 32;
 
 /// A handshake that takes longer is given up.
 const HANDSHAKE: Duration = Duration::from_secs(60);
@@ -42,8 +37,8 @@ pub enum StartError {
 /// A VNC server; it ends when it is dropped.
 pub struct VncServer {
     shared: Arc<Shared>,
-    accepting: Option<JoinHandle<()>>,
-    wake: Option<std::os::fd::OwnedFd>,
+    // Ends before its socket's file goes.
+    server: Option<Server>,
     socket: Option<SocketAddr>,
     path: Option<PathBuf>,
 }
@@ -53,9 +48,8 @@ pub(super) struct Shared {
     pub(super) name: String,
     share: Share,
     password: Option<Mutex<Password>>,
-    clients: Mutex<BTreeMap<u64, Stream>>,
-    next: AtomicU64,
-    ended: AtomicBool,
+    /// Greeted or not.
+    clients: Arc<Clients>,
 }
 
 /// What clients have to know, and until when it is good.
@@ -90,7 +84,7 @@ impl Guarded for Shared {
     }
 
     fn disconnect(&self) {
-        self.clients.lock().values().for_each(Stream::shut_down);
+        self.clients.shut_down();
     }
 }
 
@@ -102,30 +96,23 @@ impl VncServer {
             address: "a socket".into(),
             error,
         };
-        listener.set_nonblocking(true).map_err(failed)?;
-        let (wait, wake) = end_signal().map_err(failed)?;
         let shared = Arc::new(Shared {
             display,
             name: options.name.clone(),
             share: options.share,
             password: options.password.then(Mutex::default),
-            clients: Mutex::default(),
-            next: AtomicU64::new(0),
-            ended: AtomicBool::new(false),
+            clients: Arc::default(),
         });
         let guarded: Weak<dyn Guarded> = Arc::<Shared>::downgrade(&shared);
         shared.display.add_guarded(guarded);
-        let accepting = {
-            let shared = shared.clone();
-            std::thread::Builder::new()
-                .name("vnc".into())
-                .spawn(move || accept(&shared, &listener, &wait))
-                .map_err(failed)?
-        };
+        let serving = shared.clone();
+        let server = Server::start("vnc", listener, &shared.clients, move |stream, id| {
+            serve(&serving, stream, id)
+        })
+        .map_err(failed)?;
         Ok(VncServer {
             shared,
-            accepting: Some(accepting),
-            wake: Some(wake),
+            server: Some(server),
             socket,
             path,
         })
@@ -159,22 +146,13 @@ impl VncServer {
 
     /// Connections, greeted or not.
     pub fn clients(&self) -> usize {
-        self.shared.clients.lock().len()
+        self.shared.clients.count()
     }
 }
 
 impl Drop for VncServer {
     fn drop(&mut self) {
-        self.shared.ended.store(true, Ordering::SeqCst);
-        drop(self.wake.take());
-        self.shared
-            .clients
-            .lock()
-            .values()
-            .for_each(Stream::shut_down);
-        if let Some(accepting) = self.accepting.take() {
-            let _ = accepting.join();
-        }
+        drop(self.server.take());
         if let Some(path) = &self.path {
             let _ = std::fs::remove_file(path);
         }
@@ -224,90 +202,6 @@ fn listen(
     }
 }
 
-/// A socket that a killed process left behind is in the way; one that answers, or any other file, stays.
-pub(crate) fn remove_dead_socket(path: &std::path::Path) {
-    use std::os::unix::fs::FileTypeExt;
-    let socket =
-        std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
-    if socket {
-        let answer = std::os::unix::net::UnixStream::connect(path);
-        if matches!(answer, Err(error) if error.kind() == io::ErrorKind::ConnectionRefused) {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-/// A pipe whose reading end wakes its waiter when the writing end is dropped: children must not inherit that.
-pub(crate) fn end_signal() -> io::Result<(std::os::fd::OwnedFd, std::os::fd::OwnedFd)> {
-    use rustix::io::{FdFlags, fcntl_setfd};
-    let (wait, wake) = rustix::pipe::pipe()?;
-    fcntl_setfd(&wait, FdFlags::CLOEXEC)?;
-    fcntl_setfd(&wake, FdFlags::CLOEXEC)?;
-    Ok((wait, wake))
-}
-
-/// Waits until `listener` has a connection; false once the other end of `wait` is closed.
-pub(crate) fn wait_for_connection(listener: &Listener, wait: &std::os::fd::OwnedFd) -> bool {
-    use rustix::event::{PollFd, PollFlags, poll};
-    loop {
-        let mut both = [
-            PollFd::new(listener, PollFlags::IN),
-            PollFd::new(wait, PollFlags::IN),
-        ];
-        match poll(&mut both, None) {
-            Ok(_) if !both[1].revents().is_empty() => return false,
-            Ok(_) if !both[0].revents().is_empty() => return true,
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => {
-                tracing::error!(%error, "poll");
-                return false;
-            }
-        }
-    }
-}
-
-fn accept(shared: &Arc<Shared>, listener: &Listener, wait: &std::os::fd::OwnedFd) {
-    while wait_for_connection(listener, wait) {
-        let stream = match listener.accept() {
-            Ok(stream) => stream,
-            // The client has gone again, or descriptors have run out for the moment.
-            Err(error) => {
-                if error.kind() != io::ErrorKind::WouldBlock {
-                    tracing::debug!(%error, "accept");
-                    std::thread::sleep(Duration::from_millis(50));
-                }
-                continue;
-            }
-        };
-        let Ok(kept) = stream.try_clone() else {
-            continue;
-        };
-        let id = shared.next.fetch_add(1, Ordering::Relaxed);
-        {
-            let mut clients = shared.clients.lock();
-            if clients.len() >= MAX_CLIENTS || shared.ended.load(Ordering::SeqCst) {
-                stream.shut_down();
-                continue;
-            }
-            clients.insert(id, kept);
-        }
-        let serving = shared.clone();
-        let spawned = std::thread::Builder::new()
-            .name("vnc client".into())
-            .spawn(move || {
-                if let Err(error) = serve(&serving, stream, id) {
-                    tracing::debug!(%error, "a VNC client is gone");
-                }
-                if let Some(stream) = serving.clients.lock().remove(&id) {
-                    stream.shut_down();
-                }
-            });
-        if spawned.is_err() {
-            shared.clients.lock().remove(&id);
-        }
-    }
-}
-
 fn serve(shared: &Arc<Shared>, mut stream: Stream, id: u64) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_timeouts(Some(HANDSHAKE), Some(WRITE))?;
@@ -329,13 +223,7 @@ fn serve(shared: &Arc<Shared>, mut stream: Stream, id: u64) -> io::Result<()> {
                     "the display is shared",
                 ));
             }
-            Share::AllowExclusive => {
-                let clients = shared.clients.lock();
-                clients
-                    .iter()
-                    .filter(|(other, _)| **other != id)
-                    .for_each(|(_, stream)| stream.shut_down());
-            }
+            Share::AllowExclusive => shared.clients.shut_down_others(id),
         }
     }
     stream.set_timeouts(None, Some(WRITE))?;

@@ -4,20 +4,13 @@ use super::http::{self, Request};
 use super::options::WebOptions;
 use super::session;
 use crate::screenshot::write_png;
+use crate::server::{Clients, Server};
 use crate::stream::{Listener, Stream};
-use crate::vnc::{end_signal, wait_for_connection};
 use crate::{Controls, Display};
-use parking_lot::Mutex;
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-/// More connections than that are closed at once.
-const MAX_CLIENTS: usize = 32;
 
 /// A request's head has to come within this.
 const HEAD: Duration = Duration::from_secs(10);
@@ -40,8 +33,7 @@ pub enum StartError {
 /// A web console; it ends when it is dropped.
 pub struct WebServer {
     shared: Arc<Shared>,
-    accepting: Option<JoinHandle<()>>,
-    wake: Option<std::os::fd::OwnedFd>,
+    _server: Server,
     address: SocketAddr,
 }
 
@@ -51,9 +43,7 @@ pub(super) struct Shared {
     /// 32 hexadecimal digits.
     token: String,
     names: Vec<String>,
-    clients: Mutex<BTreeMap<u64, Stream>>,
-    next: AtomicU64,
-    ended: AtomicBool,
+    clients: Arc<Clients>,
 }
 
 impl WebServer {
@@ -74,8 +64,6 @@ impl WebServer {
         let listener = TcpListener::bind(&places[..]).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let listener = Listener::Tcp(listener);
-        listener.set_nonblocking(true).map_err(failed)?;
-        let (wait, wake) = end_signal().map_err(failed)?;
         let mut secret = [0; 16];
         getrandom::fill(&mut secret).map_err(StartError::Random)?;
         let shared = Arc::new(Shared {
@@ -83,21 +71,16 @@ impl WebServer {
             controls,
             token: secret.iter().map(|byte| format!("{byte:02x}")).collect(),
             names: options.names.clone(),
-            clients: Mutex::default(),
-            next: AtomicU64::new(0),
-            ended: AtomicBool::new(false),
+            clients: Arc::default(),
         });
-        let accepting = {
-            let shared = shared.clone();
-            std::thread::Builder::new()
-                .name("web".into())
-                .spawn(move || accept(&shared, &listener, &wait))
-                .map_err(failed)?
-        };
+        let serving = shared.clone();
+        let server = Server::start("web", listener, &shared.clients, move |stream, _| {
+            serve(&serving, stream)
+        })
+        .map_err(failed)?;
         Ok(WebServer {
             shared,
-            accepting: Some(accepting),
-            wake: Some(wake),
+            _server: server,
             address,
         })
     }
@@ -114,63 +97,7 @@ impl WebServer {
 
     /// Connections, pages' sockets among them.
     pub fn clients(&self) -> usize {
-        self.shared.clients.lock().len()
-    }
-}
-
-impl Drop for WebServer {
-    fn drop(&mut self) {
-        self.shared.ended.store(true, Ordering::SeqCst);
-        drop(self.wake.take());
-        self.shared
-            .clients
-            .lock()
-            .values()
-            .for_each(Stream::shut_down);
-        if let Some(accepting) = self.accepting.take() {
-            let _ = accepting.join();
-        }
-    }
-}
-
-fn accept(shared: &Arc<Shared>, listener: &Listener, wait: &std::os::fd::OwnedFd) {
-    while wait_for_connection(listener, wait) {
-        let stream = match listener.accept() {
-            Ok(stream) => stream,
-            Err(error) => {
-                if error.kind() != io::ErrorKind::WouldBlock {
-                    tracing::debug!(%error, "accept");
-                    std::thread::sleep(Duration::from_millis(50));
-                }
-                continue;
-            }
-        };
-        let Ok(kept) = stream.try_clone() else {
-            continue;
-        };
-        let id = shared.next.fetch_add(1, Ordering::Relaxed);
-        {
-            let mut clients = shared.clients.lock();
-            if clients.len() >= MAX_CLIENTS || shared.ended.load(Ordering::SeqCst) {
-                stream.shut_down();
-                continue;
-            }
-            clients.insert(id, kept);
-        }
-        let serving = shared.clone();
-        let spawned = std::thread::Builder::new()
-            .name("web client".into())
-            .spawn(move || {
-                if let Err(error) = serve(&serving, stream) {
-                    tracing::debug!(%error, "a web client is gone");
-                }
-                if let Some(stream) = serving.clients.lock().remove(&id) {
-                    stream.shut_down();
-                }
-            });
-        if spawned.is_err() {
-            shared.clients.lock().remove(&id);
-        }
+        self.shared.clients.count()
     }
 }
 
