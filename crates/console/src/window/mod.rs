@@ -60,7 +60,7 @@ impl WindowLoop {
     pub fn new() -> Result<WindowLoop, WindowError> {
         let events = EventLoop::<Wake>::with_user_event()
             .build()
-            .map_err(|error| WindowError::NoDisplay(error.to_string()))?;
+            .map_err(|error| WindowError::NoDisplay(reason(&error.to_string())))?;
         Ok(WindowLoop { events })
     }
 
@@ -79,7 +79,28 @@ impl WindowLoop {
         let mut app = app::App::new(self.events.create_proxy(), display, controls, options);
         self.events
             .run_app(&mut app)
-            .map_err(|error| WindowError::Open(error.to_string()))?;
+            .map_err(|error| WindowError::Open(reason(&error.to_string())))?;
         app.result()
+    }
+}
+
+/// What winit says, without the place in its source where it said so.
+fn reason(error: &str) -> String {
+    let without = || {
+        let (_, place) = error.split_once("os error at ")?;
+        let (_, rest) = place.split_once(".rs:")?;
+        let (_, rest) = rest.split_once(": ")?;
+        Some(rest.to_string())
+    };
+    without().unwrap_or_else(|| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn reasons_are_without_places() {
+        let from = "os error at /home/me/winit-0.30/src/linux/mod.rs:765: neither A: nor B is set.";
+        assert_eq!(super::reason(from), "neither A: nor B is set.");
+        assert_eq!(super::reason("not supported"), "not supported");
     }
 }
