@@ -192,6 +192,66 @@ fn linux_sets_modes_on_the_gpu() -> Result<()> {
     Ok(())
 }
 
+const TWO_SCREENS: &str = r#"
+echo "dormer: first"
+read go
+# From the firmware's frame buffer to the driver's.
+basename /sys/bus/platform/drivers/efi-framebuffer/efi* > /sys/bus/platform/drivers/efi-framebuffer/unbind
+for console in /sys/class/vtconsole/*; do grep -q frame $console/name && echo 1 > $console/bind; done
+printf '\033[47m\033[2J' > /dev/tty0
+echo "dormer: second"
+read go
+poweroff -f
+"#;
+
+/// EDK II programs both, and Linux goes on with ramfb, until the GPU's driver takes over.
+#[test]
+fn the_screen_shows_what_was_programmed_last() -> Result<()> {
+    let firmware = common::firmware("QEMU_EFI.fd")?;
+    let mut machine = start(
+        &["virtio_pci", "virtio-gpu"],
+        TWO_SCREENS,
+        &[],
+        "console=tty0 console=ttyAMA0",
+        &format!(
+            "-device ramfb -device virtio-gpu-pci,xres=1280,yres=720 -bios {}",
+            firmware.display()
+        ),
+    )?;
+    machine.expect("dormer: first", PATIENCE)?;
+    let text = picture(&mut machine, "ramfb.png")?;
+    ensure!(
+        (text.width, text.height) == (800, 600),
+        "{}x{} is not ramfb's",
+        text.width,
+        text.height
+    );
+    let black = text.share([0; 3], 8);
+    ensure!(
+        (0.5..0.995).contains(&black),
+        "{black} of the console is black"
+    );
+    machine.send("go\n")?;
+    machine.expect("dormer: second", PATIENCE)?;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let grey = picture(&mut machine, "gpu.png")?;
+        if (grey.width, grey.height) == (1280, 720) && grey.share([0xaa; 3], 0) > 0.9 {
+            break;
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "the GPU's picture does not come; {}x{} is shown",
+            grey.width,
+            grey.height
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    machine.send("go\n")?;
+    ensure!(machine.wait(PATIENCE)?.success());
+    Ok(())
+}
+
 /// Half a second of two tones at 48 kHz, 16 bits: samples, and as a WAV file.
 fn tones(path: &Path) -> Result<Vec<i16>> {
     let spec = hound::WavSpec {
