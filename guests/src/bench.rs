@@ -66,6 +66,27 @@ pub fn program(target: Target) -> Result<PathBuf> {
     })
 }
 
+/// The program that measures networks and disks, `guests/io`, for a guest; built the first time.
+///
+/// # Errors
+///
+/// What is to be installed, if there is no compiler.
+pub fn io() -> Result<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("io/io.c");
+    let name = format!(
+        "programs/io-{:016x}",
+        initrd::fingerprint(&std::fs::read(&source)?)
+    );
+    cache::once(&name, |path| {
+        run(Command::new("aarch64-linux-gnu-gcc")
+            .args(FLAGS)
+            .arg("-o")
+            .arg(path)
+            .arg(&source))?;
+        Ok(())
+    })
+}
+
 /// A line `result …` of the program.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line {

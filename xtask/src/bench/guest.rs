@@ -24,7 +24,7 @@ pub struct Figure {
 }
 
 impl Figure {
-    fn new(row: &'static str, value: f64) -> Figure {
+    pub(super) fn new(row: &'static str, value: f64) -> Figure {
         Figure {
             row,
             value,
@@ -42,12 +42,12 @@ pub struct Side<'a> {
     pub options: String,
 }
 
-const PATIENCE: Duration = Duration::from_secs(900);
+pub(super) const PATIENCE: Duration = Duration::from_secs(900);
 /// Guest RAM of runs under Linux.
 const RAM: u64 = 1 << 30;
 
 impl Side<'_> {
-    fn machine(&self) -> Builder {
+    pub(super) fn machine(&self) -> Builder {
         Builder::new(self.program).args(&self.options)
     }
 
@@ -67,6 +67,9 @@ impl Side<'_> {
             Experiment::Firmware => self.firmware(),
             Experiment::Bare => self.bare(),
             Experiment::Idle => self.idle(),
+            Experiment::IdleWhole => self.idle_whole(),
+            Experiment::Network => self.network(rows),
+            Experiment::Storage => self.storage(rows),
         }
     }
 
@@ -105,15 +108,7 @@ impl Side<'_> {
 
     fn idle(&self) -> Result<Vec<Figure>> {
         let (_, machine) = self.linux()?;
-        std::thread::sleep(Duration::from_secs(3));
-        let before = processor_time(machine.id())?;
-        let start = Instant::now();
-        std::thread::sleep(Duration::from_secs(10));
-        let spent = processor_time(machine.id())? - before;
-        Ok(vec![Figure::new(
-            "idle",
-            100.0 * spent / start.elapsed().as_secs_f64(),
-        )])
+        Ok(vec![Figure::new("idle", idleness(&machine)?)])
     }
 
     fn linux(&self) -> Result<(Instant, Machine)> {
@@ -208,6 +203,16 @@ pub fn native(rows: &[&'static Row]) -> Result<Vec<Figure>> {
         });
     }
     Ok(figures)
+}
+
+/// What a machine with nothing to do takes, in percent of a core.
+pub(super) fn idleness(machine: &Machine) -> Result<f64> {
+    std::thread::sleep(Duration::from_secs(3));
+    let before = processor_time(machine.id())?;
+    let start = Instant::now();
+    std::thread::sleep(Duration::from_secs(10));
+    let spent = processor_time(machine.id())? - before;
+    Ok(100.0 * spent / start.elapsed().as_secs_f64())
 }
 
 /// Seconds of processor time that a process has used.

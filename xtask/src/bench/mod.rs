@@ -1,6 +1,7 @@
 //! Side by side with QEMU: the same kernel, initial RAM disk and RAM on both, in alternated runs; medians and spread.
 
 mod beside;
+mod devices;
 mod disk;
 mod guest;
 mod media;

@@ -24,6 +24,12 @@ pub enum Experiment {
     Bare,
     /// A guest that idles at its prompt.
     Idle,
+    /// The same, with every device of the whole machine, and its driver.
+    IdleWhole,
+    /// A guest's TCP through the user network, by virtio-net.
+    Network,
+    /// A guest's disks: virtio-blk, NVMe, USB storage.
+    Storage,
 }
 
 /// One line of the table.
@@ -46,6 +52,10 @@ pub enum Unit {
     Seconds,
     Milliseconds,
     MillionsPerSecond,
+    /// Bytes per second.
+    Bandwidth,
+    /// Bytes per second, told as blocks of 4 KiB per second.
+    Blocks,
     Mebibytes,
     PercentOfCore,
 }
@@ -53,7 +63,10 @@ pub enum Unit {
 impl Unit {
     /// Whether more is better.
     pub fn is_rate(self) -> bool {
-        self == Unit::MillionsPerSecond
+        matches!(
+            self,
+            Unit::MillionsPerSecond | Unit::Bandwidth | Unit::Blocks
+        )
     }
 
     /// A figure, in the unit's best multiple.
@@ -65,6 +78,8 @@ impl Unit {
             Unit::Seconds => (value, "s"),
             Unit::Milliseconds => (value, "ms"),
             Unit::MillionsPerSecond => (value, "M/s"),
+            Unit::Bandwidth => (value / f64::from(1 << 20), "MiB/s"),
+            Unit::Blocks => (value / 4096.0 / 1000.0, "k/s"),
             Unit::Mebibytes => (value, "MiB"),
             Unit::PercentOfCore => (value, "%"),
         };
@@ -105,6 +120,27 @@ const fn other(
         target,
         pieces: 1.0,
     }
+}
+
+const fn network(name: &'static str, unit: Unit, least: f64) -> Row {
+    other(
+        "network",
+        name,
+        Experiment::Network,
+        unit,
+        Target::Ratio(least),
+    )
+}
+
+/// `DEVICE-read` by 128 KiB and in order; with a number, by 4 KiB, anywhere, so many at a time.
+const fn storage(name: &'static str, unit: Unit, least: f64) -> Row {
+    other(
+        "storage",
+        name,
+        Experiment::Storage,
+        unit,
+        Target::Ratio(least),
+    )
 }
 
 /// Instructions written by a unit of `cold`: five kinds of operations, equally often, of 1, 2, 1, 3 and 2.
@@ -196,4 +232,28 @@ pub const ROWS: &[Row] = &[
         Unit::PercentOfCore,
         Target::Most(3.0),
     ),
+    other(
+        "machine",
+        "idle-whole",
+        Experiment::IdleWhole,
+        Unit::PercentOfCore,
+        Target::Most(3.0),
+    ),
+    network("receive", Unit::Bandwidth, 3.0),
+    network("send", Unit::Bandwidth, 3.0),
+    network("trip", Unit::Nanoseconds, 2.0),
+    storage("blk-read", Unit::Bandwidth, 1.5),
+    storage("blk-write", Unit::Bandwidth, 1.5),
+    storage("blk-read-1", Unit::Blocks, 1.5),
+    storage("blk-read-32", Unit::Blocks, 1.5),
+    storage("blk-write-1", Unit::Blocks, 1.5),
+    storage("blk-write-32", Unit::Blocks, 1.5),
+    storage("nvme-read", Unit::Bandwidth, 1.5),
+    storage("nvme-write", Unit::Bandwidth, 1.5),
+    storage("nvme-read-1", Unit::Blocks, 1.5),
+    storage("nvme-read-32", Unit::Blocks, 1.5),
+    storage("nvme-write-1", Unit::Blocks, 1.5),
+    storage("nvme-write-32", Unit::Blocks, 1.5),
+    storage("usb-read", Unit::Bandwidth, 1.0),
+    storage("usb-write", Unit::Bandwidth, 1.0),
 ];
