@@ -788,6 +788,27 @@ impl Assembler {
         self.vex(v, general.0, 0, Assembler::xm(vector.into()));
     }
 
+    /// `to = mask's sign ? b : a`, by lanes of 32 bits.
+    pub fn vector_blend(&mut self, to: Xmm, a: Xmm, b: Xmm, mask: Xmm) {
+        let blend = Vex(Pp::P66, Map::M0f3a, false, 0x4a);
+        self.vector3_constant(blend, to, a, b, mask.0 << 4);
+    }
+
+    /// SHA instructions of two operands, by their opcode in the map 0F 38. XMM0 is a third of SHA256RNDS2.
+    pub fn sha(&mut self, opcode: u8, to: Xmm, from: Xmm) {
+        self.rex(false, to.0, Rm::Reg(Reg(from.0)), false);
+        self.bytes.extend_from_slice(&[0x0f, 0x38, opcode]);
+        self.modrm(to.0, Rm::Reg(Reg(from.0)));
+    }
+
+    /// SHA1RNDS4 with the function of a number.
+    pub fn sha1_rounds(&mut self, to: Xmm, from: Xmm, function: u8) {
+        self.rex(false, to.0, Rm::Reg(Reg(from.0)), false);
+        self.bytes.extend_from_slice(&[0x0f, 0x3a, 0xcc]);
+        self.modrm(to.0, Rm::Reg(Reg(from.0)));
+        self.byte(function);
+    }
+
     /// One more byte, a constant of the instruction before.
     pub fn trailing(&mut self, value: u8) {
         self.byte(value);

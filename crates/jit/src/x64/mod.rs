@@ -2,7 +2,7 @@
 //!
 //! - [`assembler`] encodes instructions.
 //! - [`emitter`] is what instruction semantics are run on to make code: `emit` is its side of [`cpu::Emit`], `vector` its
-//!   part for vectors and floating point.
+//!   part for vectors and floating point, with `vector_lanes`, `vector_float` and `vector_crypto`.
 //! - `loops` finds loops that are worth more, by what `record` says that instructions do, and `loop_code` emits them.
 //! - `atomic`: atomics and exclusives; `interrupts`: masks of interrupts.
 //! - [`frame`] is what generated code works on; [`functions`] what it calls for single operations.
@@ -26,6 +26,9 @@ mod region;
 mod thunks;
 mod translator;
 mod vector;
+mod vector_crypto;
+mod vector_float;
+mod vector_lanes;
 
 pub use features::HostFeatures;
 pub use translator::Translator;

@@ -8,32 +8,29 @@
 
 use cpu::float::Rounding;
 use cpu::vector::{
-    Compare, Crypto, FloatBinary, FloatUnary, FromValue, IntegerBinary, IntegerTernary,
-    IntegerUnary, Lane, Logic, LongProduct, Narrowing, Operation, Permutation, Shape, Shift,
-    ToValue,
+    Compare, FloatBinary, FloatUnary, FromValue, IntegerBinary, IntegerTernary, IntegerUnary, Lane,
+    Logic, LongProduct, Narrowing, Operation, Permutation, Shape, Shift, ToValue,
 };
 
 use super::assembler::{Alu, Cc, Map, Mem, Pp, RAX, RDI, RSI, ShiftOp, Vex, Xm, Xmm};
-use super::emitter::{
-    Cond, Emitter, Flags, Node, OUT_OF_VECTORS, Place128, Stub, Test, Value, Vector,
-};
+use super::emitter::{Cond, Emitter, Flags, Node, OUT_OF_VECTORS, Place128, Test, Value, Vector};
 use super::frame;
 use super::functions;
 use super::record;
 
 /// For the insides of one operation.
-const T0: Xmm = Xmm(14);
-const T1: Xmm = Xmm(15);
+pub(super) const T0: Xmm = Xmm(14);
+pub(super) const T1: Xmm = Xmm(15);
 
-const fn v66(opcode: u8) -> Vex {
+pub(super) const fn v66(opcode: u8) -> Vex {
     Vex(Pp::P66, Map::M0f, false, opcode)
 }
 
-const fn v38(opcode: u8) -> Vex {
+pub(super) const fn v38(opcode: u8) -> Vex {
     Vex(Pp::P66, Map::M0f38, false, opcode)
 }
 
-const fn v3a(opcode: u8) -> Vex {
+pub(super) const fn v3a(opcode: u8) -> Vex {
     Vex(Pp::P66, Map::M0f3a, false, opcode)
 }
 
@@ -44,14 +41,17 @@ const MOVQ: Vex = Vex(Pp::Pf3, Map::M0f, false, 0x7e);
 const MOVQ_STORE: Vex = v66(0xd6);
 /// 32 or (W) 64 bits from a general register or memory, the rest zero.
 const MOVD: Vex = v66(0x6e);
-const MOVD_WIDE: Vex = Vex(Pp::P66, Map::M0f, true, 0x6e);
-const MOVD_STORE: Vex = v66(0x7e);
-const MOVQ_TO_GENERAL: Vex = Vex(Pp::P66, Map::M0f, true, 0x7e);
-const AND: Vex = v66(0xdb);
-const ANDN: Vex = v66(0xdf);
-const OR: Vex = v66(0xeb);
-const XOR: Vex = v66(0xef);
-const SHUFFLE: Vex = v38(0x00);
+pub(super) const MOVD_WIDE: Vex = Vex(Pp::P66, Map::M0f, true, 0x6e);
+pub(super) const MOVD_STORE: Vex = v66(0x7e);
+pub(super) const MOVQ_TO_GENERAL: Vex = Vex(Pp::P66, Map::M0f, true, 0x7e);
+pub(super) const AND: Vex = v66(0xdb);
+pub(super) const ANDN: Vex = v66(0xdf);
+pub(super) const OR: Vex = v66(0xeb);
+pub(super) const XOR: Vex = v66(0xef);
+pub(super) const ADD_S: Vex = v66(0xfe);
+pub(super) const SUB_S: Vex = v66(0xfa);
+pub(super) const SHUFFLE_WORDS: Vex = v66(0x70);
+pub(super) const SHUFFLE: Vex = v38(0x00);
 const ALIGN: Vex = v3a(0x0f);
 
 /// The opcode for a lane size out of four; 0 for none.
@@ -61,7 +61,7 @@ fn by_lane(lane: Lane, opcodes: [u8; 4]) -> Option<u8> {
 }
 
 /// Packed or scalar arithmetic of S or D.
-fn float_op(shape: Shape, opcode: u8) -> Option<Vex> {
+pub(super) fn float_op(shape: Shape, opcode: u8) -> Option<Vex> {
     let scalar = shape.lanes() == 1;
     let pp = match (shape.lane, scalar) {
         (Lane::S, true) => Pp::Pf3,
@@ -75,7 +75,7 @@ fn float_op(shape: Shape, opcode: u8) -> Option<Vex> {
 
 /// What of a result may differ from Arm's.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Doubt {
+pub(super) enum Doubt {
     Nan,
     /// And tininess.
     NanOrTiny,
@@ -99,7 +99,7 @@ impl Emitter {
         Vector((self.vectors.len() - 1) as u8)
     }
 
-    fn place_of(&mut self, v: Vector) -> Place128 {
+    pub(super) fn place_of(&mut self, v: Vector) -> Place128 {
         let place = self.vectors[usize::from(v.0)];
         if let Place128::Guest(n, epoch) = place
             && self.vector_epochs[usize::from(n)] != epoch
@@ -109,7 +109,7 @@ impl Emitter {
         place
     }
 
-    fn new_xmm(&mut self) -> Xmm {
+    pub(super) fn new_xmm(&mut self) -> Xmm {
         if self.next_xmm >= frame::XMMS {
             self.fail(OUT_OF_VECTORS);
             return T0;
@@ -118,7 +118,7 @@ impl Emitter {
         Xmm(self.next_xmm - 1)
     }
 
-    fn in_new(&mut self, xmm: Xmm) -> Vector {
+    pub(super) fn in_new(&mut self, xmm: Xmm) -> Vector {
         self.vector_at(Place128::Xmm(xmm))
     }
 
@@ -140,7 +140,7 @@ impl Emitter {
         }
     }
 
-    fn load_constant(&mut self, to: Xmm, value: u128) {
+    pub(super) fn load_constant(&mut self, to: Xmm, value: u128) {
         let (low, high) = (value as u64, (value >> 64) as u64);
         if value == 0 {
             return self.asm.vector3(XOR, to, to, to);
@@ -180,7 +180,7 @@ impl Emitter {
     }
 
     /// A register that holds the vector. It is not to be changed.
-    fn xmm(&mut self, v: Vector) -> Xmm {
+    pub(super) fn xmm(&mut self, v: Vector) -> Xmm {
         let place = self.place_of(v);
         if let Place128::Xmm(xmm) = place {
             return xmm;
@@ -197,7 +197,7 @@ impl Emitter {
     }
 
     /// The vector as an operand.
-    fn operand128(&mut self, v: Vector) -> Xm {
+    pub(super) fn operand128(&mut self, v: Vector) -> Xm {
         match self.place_of(v) {
             Place128::Guest(n, _) => self.guest_vector(n),
             Place128::Xmm(xmm) => xmm.into(),
@@ -206,7 +206,7 @@ impl Emitter {
     }
 
     /// A register with the low 4 or 8 bytes of the vector and zeros above, or all of it. It is not to be changed.
-    fn low(&mut self, v: Vector, bytes: u8) -> Xmm {
+    pub(super) fn low(&mut self, v: Vector, bytes: u8) -> Xmm {
         if bytes == 16 {
             return self.xmm(v);
         }
@@ -233,7 +233,7 @@ impl Emitter {
     }
 
     /// Clears what is above the shape.
-    fn trim(&mut self, xmm: Xmm, bytes: u8) {
+    pub(super) fn trim(&mut self, xmm: Xmm, bytes: u8) {
         match bytes {
             16 => {}
             8 => self.asm.vector2(MOVQ, xmm, xmm),
@@ -300,7 +300,7 @@ impl Emitter {
     // ---- functions
 
     /// The address of an operation, which stays.
-    fn keep<T: 'static + Copy + Eq + std::hash::Hash>(&mut self, operation: T) -> usize
+    pub(super) fn keep<T: 'static + Copy + Eq + std::hash::Hash>(&mut self, operation: T) -> usize
     where
         Self: Keeps<T>,
     {
@@ -581,19 +581,14 @@ impl Emitter {
                     .vector3(Vex(pp, Map::M0f, false, 0x5a), result, T0, x);
                 self.check(operation, shape, doubt, [a, a, a], result)
             }
-            Operation::FixedToFloat {
-                signed: true,
-                fraction: 0,
-                shape,
-            } if shape.lane == Lane::S && shape.bytes > 4 && self.key.fpcr == 0 => {
-                let x = self.low(a, shape.bytes);
-                let to = self.new_xmm();
-                self.asm
-                    .vector2(Vex(Pp::None, Map::M0f, false, 0x5b), to, x);
-                Some(self.in_new(to))
-            }
-            Operation::Crypto(op) => self.crypto(op, a, b),
-            _ => None,
+            Operation::Crypto(op) => self.crypto(op, [a, b, c]),
+            Operation::FloatPairwise(..)
+            | Operation::FloatReduce(..)
+            | Operation::FixedToFloat { .. }
+            | Operation::FloatToFixed { .. }
+            | Operation::FloatWiden { .. }
+            | Operation::FloatNarrow { .. } => self.float_by_host(operation, [a, b, c]),
+            _ => self.lanes_by_host(operation, [a, b, c]),
         }
     }
 
@@ -628,7 +623,13 @@ impl Emitter {
         }
     }
 
-    fn integer(&mut self, op: IntegerBinary, shape: Shape, a: Vector, b: Vector) -> Option<Vector> {
+    pub(super) fn integer(
+        &mut self,
+        op: IntegerBinary,
+        shape: Shape,
+        a: Vector,
+        b: Vector,
+    ) -> Option<Vector> {
         use IntegerBinary as I;
         let (lane, bytes) = (shape.lane, shape.bytes);
         if !matches!(bytes, 8 | 16) {
@@ -668,7 +669,7 @@ impl Emitter {
             I::Mul => match lane {
                 Lane::H => three(self, Some(v66(0xd5)), a, b),
                 Lane::S => three(self, Some(v38(0x40)), a, b),
-                _ => None,
+                _ => self.odd_integer(op, shape, a, b),
             },
             I::SMax => three(self, max(true), a, b),
             I::UMax => three(self, max(false), a, b),
@@ -715,7 +716,7 @@ impl Emitter {
                 Some(self.in_new(to))
             }
             I::URHAdd => three(self, by_lane(lane, [0xe0, 0xe3, 0, 0]).map(v66), a, b),
-            _ => None,
+            _ => self.odd_integer(op, shape, a, b),
         }
     }
 
@@ -806,16 +807,25 @@ impl Emitter {
         }
     }
 
-    fn vector_shift(&mut self, op: Shift, shape: Shape, a: Vector, amount: u8) -> Option<Vector> {
+    pub(super) fn vector_shift(
+        &mut self,
+        op: Shift,
+        shape: Shape,
+        a: Vector,
+        amount: u8,
+    ) -> Option<Vector> {
         let (lane, bytes) = (shape.lane, shape.bytes);
-        if !matches!(bytes, 8 | 16) || lane == Lane::B {
+        if !matches!(bytes, 8 | 16) {
             return None;
+        }
+        if lane == Lane::B || (op, lane) == (Shift::SShr, Lane::D) {
+            return self.odd_shift(op, shape, a, amount);
         }
         let opcode = [0, 0x71, 0x72, 0x73][lane as usize];
         let extension = match op {
             Shift::Shl => 6,
             Shift::UShr => 2,
-            Shift::SShr if lane != Lane::D => 4,
+            Shift::SShr => 4,
             _ => return None,
         };
         let x = self.xmm(a);
@@ -881,7 +891,13 @@ impl Emitter {
         Some(self.in_new(to))
     }
 
-    fn permute(&mut self, op: Permutation, shape: Shape, a: Vector, b: Vector) -> Option<Vector> {
+    pub(super) fn permute(
+        &mut self,
+        op: Permutation,
+        shape: Shape,
+        a: Vector,
+        b: Vector,
+    ) -> Option<Vector> {
         use Permutation as P;
         let (lane, bytes) = (shape.lane, shape.bytes);
         if !matches!(bytes, 8 | 16) {
@@ -957,37 +973,6 @@ impl Emitter {
         Some(self.in_new(to))
     }
 
-    fn crypto(&mut self, op: Crypto, a: Vector, b: Vector) -> Option<Vector> {
-        if !self.features.aes {
-            return None;
-        }
-        let to;
-        match op {
-            Crypto::AesE | Crypto::AesD => {
-                let (x, y) = (self.xmm(a), self.operand128(b));
-                to = self.new_xmm();
-                self.asm.vector3(XOR, to, x, y);
-                self.asm.vector3(XOR, T0, T0, T0);
-                let last = v38(if op == Crypto::AesE { 0xdd } else { 0xdf });
-                self.asm.vector3(last, to, to, T0);
-            }
-            Crypto::AesMc => {
-                let x = self.xmm(a);
-                to = self.new_xmm();
-                self.asm.vector3(XOR, T0, T0, T0);
-                self.asm.vector3(v38(0xdf), to, x, T0);
-                self.asm.vector3(v38(0xdc), to, to, T0);
-            }
-            Crypto::AesImc => {
-                let x = self.operand128(a);
-                to = self.new_xmm();
-                self.asm.vector2(v38(0xdb), to, x);
-            }
-            _ => return None,
-        }
-        Some(self.in_new(to))
-    }
-
     // ---- floating point
 
     fn float(
@@ -1022,7 +1007,7 @@ impl Emitter {
                 self.trim(to, bytes);
                 return Some(self.in_new(to));
             }
-            _ => return None,
+            _ => return self.odd_float(operation, op, shape, a, b),
         };
         let v = float_op(shape, opcode)?;
         let (x, y) = (self.low(a, bytes), self.low(b, bytes));
@@ -1075,7 +1060,7 @@ impl Emitter {
     }
 
     /// Has the operation's function compute the result again where the host's may differ.
-    fn check(
+    pub(super) fn check(
         &mut self,
         operation: Operation,
         shape: Shape,
@@ -1083,8 +1068,7 @@ impl Emitter {
         operands: [Vector; 3],
         result: Xmm,
     ) -> Option<Vector> {
-        let from = self.asm.label();
-        let back = self.asm.label();
+        let (from, back) = self.by_function_out_of_line(operation, operands, result);
         let double = shape.lane == Lane::D;
         let tiny: u64 = if double { 1 << 53 } else { 1 << 24 };
         if shape.lanes() == 1 {
@@ -1151,19 +1135,6 @@ impl Emitter {
         }
         self.asm.bind(back);
         self.asm.flags_changed = true;
-        let places = operands.map(|v| self.place_of(v));
-        if self.busy_registers() != 0 {
-            self.fail("a function in the middle of an access");
-        }
-        let operation = self.keep(operation);
-        self.stubs.push(Stub::Function {
-            from,
-            back,
-            operation,
-            function: functions::vector as *const () as usize,
-            operands: places,
-            result,
-        });
         Some(self.in_new(result))
     }
 
@@ -1251,6 +1222,13 @@ impl Emitter {
                 rounding: Rounding::Zero,
                 fraction: 0,
             } if self.key.fpcr == 0 => return self.truncate(operation, from, wide, a),
+            ToValue::FloatToFixed {
+                from: from @ (Lane::S | Lane::D),
+                wide,
+                signed: false,
+                rounding: Rounding::Zero,
+                fraction: 0,
+            } if self.key.fpcr == 0 => return self.truncate_unsigned(operation, from, wide, a),
             _ => {
                 let operation = self.keep(operation);
                 let places = [a, a, a].map(|v| self.place_of(v));
@@ -1297,7 +1275,7 @@ impl Emitter {
     }
 
     /// The result of a function, kept from further calls.
-    fn result_in_slot(&mut self) -> Value {
+    pub(super) fn result_in_slot(&mut self) -> Value {
         if self.next_slot >= frame::SLOTS {
             self.fail("out of slots");
             return Value(0);
@@ -1319,19 +1297,21 @@ impl Emitter {
         // The lowest number is the only one that one less is above.
         self.asm.alu_constant(Alu::Cmp, wide, RAX, 1);
         self.asm.jcc(Cc::No, done);
-        let operation = self.keep(operation);
-        let place = self.place_of(a);
-        self.call_vector_function(
-            operation,
-            functions::to_value as *const () as usize,
-            [place, place, place],
-        );
+        self.call_to_value(operation, a);
         self.asm.bind(done);
         self.asm.flags_changed = true;
+        self.result_in_slot()
+    }
+
+    /// Has an operation's function compute its result, to RAX.
+    pub(super) fn call_to_value(&mut self, operation: ToValue, a: Vector) {
         if self.busy_registers() != 0 {
             self.fail("a function in the middle of an access");
         }
-        self.result_in_slot()
+        let operation = self.keep(operation);
+        let place = self.place_of(a);
+        let function = functions::to_value as *const () as usize;
+        self.call_vector_function(operation, function, [place, place, place]);
     }
 
     pub(super) fn general_to_vector(
@@ -1393,9 +1373,14 @@ impl Emitter {
                 wide,
                 signed,
                 fraction: 0,
-            } if self.key.fpcr == 0 && (signed || !wide) => {
+            } if self.key.fpcr == 0 => {
                 let to = self.new_xmm();
                 let reg = self.in_register(a);
+                if wide && !signed {
+                    self.wide_unsigned_to_float(to, to_lane, reg.0);
+                    self.release_if(reg);
+                    return self.in_new(to);
+                }
                 let mut from = reg.0;
                 // 32 bits unsigned are 64 signed.
                 let w = wide || !signed;
