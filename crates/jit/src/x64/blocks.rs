@@ -29,12 +29,12 @@ impl Machine {
             self.side.counters.instructions += u64::from(count);
             let (first, last) = (offset >> 6, (offset + 4 * count.max(1) - 4) >> 6);
             let lines = (u64::MAX << first) & (u64::MAX >> (63 - last.min(63)));
-            return self.place(code, offset, lines);
+            return self.place(code, offset, lines, false);
         }
     }
 
     /// Has the code that was emitted executed for what is at an offset into the page of code at the PC.
-    fn place(&mut self, code: Code, offset: u32, lines: u64) -> BlockId {
+    fn place(&mut self, code: Code, offset: u32, lines: u64, loops: bool) -> BlockId {
         let number = self.side.key;
         let page = match self.side.cache.page(code.physical, number) {
             Some(page) => page,
@@ -51,9 +51,14 @@ impl Machine {
         let known = &mut self.side.pooled;
         self.frame.pool[*known..emitter.pool.len()].copy_from_slice(&emitter.pool[*known..]);
         *known = emitter.pool.len();
-        self.side
-            .cache
-            .place(page, offset, lines, &mut emitter.asm.bytes, &emitter.exits)
+        self.side.cache.place(
+            page,
+            offset,
+            lines,
+            loops,
+            &mut emitter.asm.bytes,
+            &emitter.exits,
+        )
     }
 
     /// Makes the loop with its head at an offset into the page of code at the PC, if there is one and it is worth it.
@@ -80,7 +85,7 @@ impl Machine {
         self.side.counters.loops += 1;
         self.side.counters.instructions += found.steps.len() as u64;
         self.side.counters.given_up += given_up as u64;
-        Some(self.place(code, offset, found.lines))
+        Some(self.place(code, offset, found.lines, true))
     }
 
     /// Emits up to `limit` instructions; how many.

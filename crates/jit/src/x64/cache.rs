@@ -44,6 +44,8 @@ struct Block {
     first: u16,
     /// The lines of the page that it was made of.
     lines: u64,
+    /// It is a whole loop.
+    loops: bool,
     /// Where its code is in the region.
     entry: u32,
     alive: bool,
@@ -233,6 +235,11 @@ impl Cache {
             .map_or(0, |block| self.region.address(block.entry as usize))
     }
 
+    /// Whether a block is a whole loop.
+    pub fn is_loop(&self, id: BlockId) -> bool {
+        self.block(id).is_some_and(|block| block.loops)
+    }
+
     /// The page that a block is in.
     pub fn page_of(&self, id: BlockId) -> Option<u32> {
         self.block(id).map(|block| block.page)
@@ -260,6 +267,7 @@ impl Cache {
         page: u32,
         first: u32,
         lines: u64,
+        loops: bool,
         code: &mut [u8],
         exits: &[emitter::Exit],
     ) -> BlockId {
@@ -292,6 +300,7 @@ impl Cache {
             page,
             first: (first >> 2) as u16,
             lines,
+            loops,
             entry: at as u32,
             alive: true,
             exits: numbers,

@@ -272,7 +272,7 @@ impl Machine {
         let known = self.side.cache.page(code.physical, key);
         let known = known.and_then(|page| self.side.cache.at(page, offset));
         let made = if std::mem::take(&mut self.side.make_loop) {
-            self.heat_again(code, offset)
+            self.heat_again(code, offset, known)
         } else {
             None
         };
@@ -295,9 +295,18 @@ impl Machine {
         Some(block)
     }
 
-    /// Makes the loop at the PC, and has the jumps back be counted anew.
-    fn heat_again(&mut self, code: cpu::Code, offset: u32) -> Option<BlockId> {
-        let made = self.translate_loop(code, offset);
+    /// Makes the loop at the PC, unless it is there already: then the jump back was out of a block that is entered before
+    /// the loop's head.
+    fn heat_again(
+        &mut self,
+        code: cpu::Code,
+        offset: u32,
+        known: Option<BlockId>,
+    ) -> Option<BlockId> {
+        let made = match known {
+            Some(block) if self.side.cache.is_loop(block) => None,
+            _ => self.translate_loop(code, offset),
+        };
         let heat = match made {
             Some(_) => initial_heat(self.side.hot.unwrap_or(0)),
             // Not again soon.
