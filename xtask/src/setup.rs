@@ -176,6 +176,12 @@ const TOOLS: &[Tool] = &[
     },
     Tool {
         purpose: Purpose::Look,
+        probe: "openbox",
+        debian: "openbox",
+        homebrew: None,
+    },
+    Tool {
+        purpose: Purpose::Look,
         probe: "xdotool",
         debian: "xdotool",
         homebrew: None,
