@@ -155,6 +155,18 @@ pub(super) enum Stub {
     Attend { from: Label, to: i64 },
     /// A jump back to an offset that was taken often.
     Hot { from: Label, to: i64 },
+    /// An access that is not in the page that the loop keeps for it.
+    Window {
+        from: Label,
+        back: Label,
+        slow: Label,
+        window: u8,
+        address: Reg,
+        access: Access,
+        /// The host address, and another register.
+        place: Reg,
+        entry: Reg,
+    },
     /// A vector operation by its function.
     Function {
         from: Label,
@@ -242,6 +254,8 @@ pub struct Emitter {
     /// The same of guest registers.
     pub(super) extents: [u8; 32],
     pub(super) in_loop: Option<InLoop>,
+    /// Of the instruction, in a loop.
+    pub(super) window: Option<u8>,
     /// The page's number: jumps back are counted.
     pub counts_jumps: Option<u64>,
 }
@@ -264,6 +278,8 @@ pub(super) struct InLoop {
     /// Registers that are written in the loop.
     pub writes: u32,
     pub vector_writes: u32,
+    /// Pages that are kept.
+    pub windows: u8,
 }
 
 pub(super) const OUT_OF_VECTORS: Cause = "out of vector registers";
@@ -317,6 +333,7 @@ impl Emitter {
             vector_extents: Vec::new(),
             extents: [16; 32],
             in_loop: None,
+            window: None,
             counts_jumps: None,
         }
     }
@@ -328,6 +345,7 @@ impl Emitter {
         self.homes = Homes::between_blocks();
         self.extents = [16; 32];
         self.in_loop = None;
+        self.window = None;
         self.epochs = [0; 32];
         self.vector_epochs = [0; 32];
         self.stack_is_aligned = false;
@@ -1304,7 +1322,6 @@ impl Emitter {
 
     /// Looks a span of memory up in the TLB: the host address, in a register of its own.
     pub(super) fn look_up(&mut self, address: Value, access: Access, align: Option<u8>) -> Place {
-        use cpu::AccessKind;
         if self.accessed || self.committed {
             self.fail("second access");
         }
@@ -1328,12 +1345,44 @@ impl Emitter {
             self.asm.test_byte(address.0, align - 1);
             self.asm.jcc(Cc::Ne, slow);
         }
-        let layout = &Layout::THIS;
         let entry = self.take();
-        let page = self.take();
+        let place = self.take();
+        match self.window {
+            Some(window) => {
+                let (from, back) = (self.asm.label(), self.asm.label());
+                let kept = frame::window(window);
+                self.asm.load(true, place, address.0);
+                self.asm.alu(Alu::Sub, true, place, kept.base);
+                self.asm.alu(Alu::Cmp, true, place, kept.limit);
+                self.asm.jcc(Cc::Ae, from);
+                self.asm.alu(Alu::Add, true, place, kept.host);
+                self.asm.bind(back);
+                self.stubs.push(Stub::Window {
+                    from,
+                    back,
+                    slow,
+                    window,
+                    address: address.0,
+                    access,
+                    place,
+                    entry,
+                });
+            }
+            None => self.look_up_in_tlb(address.0, access, place, entry, slow),
+        }
+        self.release_if(address);
+        self.release(entry);
+        self.place = place;
+        Place(place)
+    }
+
+    /// The host address of an access, by the TLB's entry in `entry`, to `page`.
+    fn look_up_in_tlb(&mut self, address: Reg, access: Access, page: Reg, entry: Reg, slow: Label) {
+        use cpu::AccessKind;
+        let layout = &Layout::THIS;
         // The entry's place in the array: bits of the page's number times its size.
         let size_bits = layout.entry.trailing_zeros() as u8;
-        self.asm.load(false, entry, address.0);
+        self.asm.load(false, entry, address);
         self.asm.shift(ShiftOp::Shr, false, entry, 12 - size_bits);
         let mask = ((layout.count - 1) << size_bits) as i32;
         self.asm.alu_constant(Alu::And, false, entry, mask);
@@ -1346,9 +1395,9 @@ impl Emitter {
         // The page of the last byte: of another page than the first, it does not match this entry.
         if access.bytes > 1 {
             let last = i32::from(access.bytes) - 1;
-            self.asm.lea(true, page, Mem::at(address.0, last));
+            self.asm.lea(true, page, Mem::at(address, last));
         } else {
-            self.asm.load(true, page, address.0);
+            self.asm.load(true, page, address);
         }
         self.asm.alu_constant(Alu::And, true, page, -4096);
         let tag = match access.kind {
@@ -1359,11 +1408,7 @@ impl Emitter {
         self.asm.alu(Alu::Cmp, true, page, field(tag));
         self.asm.jcc(Cc::Ne, slow);
         self.asm.load(true, page, field(layout.addend));
-        self.asm.alu(Alu::Add, true, page, address.0);
-        self.release_if(address);
-        self.release(entry);
-        self.place = page;
-        Place(page)
+        self.asm.alu(Alu::Add, true, page, address);
     }
 
     // ---- ways out
@@ -1522,6 +1567,30 @@ impl Emitter {
                     self.asm.load(true, RAX, frame::PAGE);
                     self.asm.alu_constant(Alu::Add, true, RAX, to as i32);
                     self.asm.jmp_to(self.thunks.hot);
+                }
+                Stub::Window {
+                    from,
+                    back,
+                    slow,
+                    window,
+                    address,
+                    access,
+                    place,
+                    entry,
+                } => {
+                    self.asm.bind(from);
+                    self.look_up_in_tlb(address, access, place, entry, slow);
+                    let kept = frame::window(window);
+                    self.asm.load(true, entry, address);
+                    self.asm.alu_constant(Alu::And, true, entry, -4096);
+                    self.asm.store(8, kept.base, entry);
+                    // The page's host address: that of the access, less the offset in the page.
+                    self.asm.alu(Alu::Sub, true, entry, address);
+                    self.asm.alu(Alu::Add, true, entry, place);
+                    self.asm.store(8, kept.host, entry);
+                    let limit = 4097 - i32::from(access.bytes);
+                    self.asm.store_constant(8, kept.limit, limit);
+                    self.asm.jmp(back);
                 }
                 Stub::Function {
                     from,

@@ -40,8 +40,28 @@ pub const XMMS: u8 = 14;
 
 /// Eight-byte slots on the stack for temporaries.
 pub const SLOTS: u8 = 16;
+/// Pages that a loop keeps, at most: on the stack above the slots.
+pub const WINDOWS: u8 = 12;
 /// Bytes of stack that generated code has.
-pub const STACK: i32 = 8 * SLOTS as i32;
+pub const STACK: i32 = 8 * SLOTS as i32 + 32 * WINDOWS as i32;
+
+/// A page that a loop keeps. An access is in it if its address less `base`, unsigned, is below `limit`, which is 0 if no
+/// page is kept; and `host` more than that is its host address.
+#[derive(Clone, Copy)]
+pub struct Window {
+    pub base: Mem,
+    pub limit: Mem,
+    pub host: Mem,
+}
+
+pub fn window(i: u8) -> Window {
+    let at = |field: i32| Mem::at(RSP, 8 * i32::from(SLOTS) + 32 * i32::from(i) + 8 * field);
+    Window {
+        base: at(0),
+        limit: at(1),
+        host: at(2),
+    }
+}
 
 pub fn slot(i: u8) -> Mem {
     Mem::at(RSP, 8 * i32::from(i))

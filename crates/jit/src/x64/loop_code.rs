@@ -3,8 +3,7 @@
 
 use cpu::{Key, semantics};
 
-use super::assembler::Label;
-use super::assembler::{Alu, Cc, RAX, RDI, RSP, Reg, Rm};
+use super::assembler::{Alu, Cc, Label, Mem, RAX, RDI, RSP, Reg, Rm};
 use super::emit::Never;
 use super::emitter::{Cause, Emitter, End, InLoop, OUT_OF_VECTORS};
 use super::frame::{self, Homes, PINNED};
@@ -59,6 +58,7 @@ impl Emitter {
             interpret,
             writes: found.writes,
             vector_writes: found.vector_writes,
+            windows: found.windows,
         });
         self.enter_loop();
         if found
@@ -76,6 +76,7 @@ impl Emitter {
                 self.forget_alignment();
             }
             self.extents = step.extents;
+            self.window = step.window;
             let word = step.word;
             let mut ends = false;
             let cause = self.instruction(word, step.offset, step.flags_are_dead, |e| {
@@ -139,6 +140,17 @@ impl Emitter {
             self.asm.load(true, reg, frame::general(n));
         }
         self.load_vectors();
+        self.close_windows(0);
+    }
+
+    /// Forgets the pages that are kept. `pushed`: bytes on the stack.
+    fn close_windows(&mut self, pushed: i32) {
+        let windows = self.in_loop.as_ref().map_or(0, |l| l.windows);
+        for i in 0..windows {
+            let limit = frame::window(i).limit;
+            let limit = Mem::at(limit.base, limit.disp + pushed);
+            self.asm.store_constant(8, limit, 0);
+        }
     }
 
     /// The other way, if this is a loop. RAX stays.
@@ -202,6 +214,8 @@ impl Emitter {
             self.asm.load(true, reg, frame::general(n));
         }
         self.load_vectors();
+        // The translation of any page may have changed.
+        self.close_windows(8);
         self.asm.load_mxcsr(frame::MXCSR_START);
         self.asm.ret();
     }

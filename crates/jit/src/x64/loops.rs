@@ -7,7 +7,7 @@
 use cpu::Key;
 
 use super::assembler::{Reg, Xmm};
-use super::frame::{Homes, PINNED};
+use super::frame::{Homes, PINNED, WINDOWS};
 use super::record::Effects;
 
 /// Instructions that are looked at, and that a loop has, at most.
@@ -30,6 +30,8 @@ pub struct Step {
     pub flags_are_dead: bool,
     /// How many low bytes of each vector register may be other than zero before it.
     pub extents: [u8; 32],
+    /// Memory that it accesses is most likely in the page that it accessed before: which page is kept with this number.
+    pub window: Option<u8>,
     weight: u32,
 }
 
@@ -61,6 +63,8 @@ pub struct Loop {
     pub vector_writes: u32,
     /// Lines of the page that it has instructions in.
     pub lines: u64,
+    /// How many pages are kept.
+    pub windows: u8,
 }
 
 /// What is looked at to find a loop.
@@ -82,6 +86,7 @@ impl<F: FnMut(u32) -> u32> Search<'_, F> {
         mark_targets(&mut steps, &place);
         weigh(&mut steps);
         find_extents(&mut steps, &place, head);
+        let windows = open_windows(&mut steps);
         let mut lines = 0;
         let (mut writes, mut vector_writes) = (0, 0);
         for step in &steps {
@@ -96,6 +101,7 @@ impl<F: FnMut(u32) -> u32> Search<'_, F> {
             writes,
             vector_writes,
             lines,
+            windows,
         })
     }
 
@@ -122,6 +128,7 @@ impl<F: FnMut(u32) -> u32> Search<'_, F> {
                 target: false,
                 flags_are_dead: false,
                 extents: [16; 32],
+                window: None,
                 weight: 1,
             };
             for to in step.successors() {
@@ -199,6 +206,38 @@ fn weigh(steps: &mut [Step]) {
             }
         }
     }
+}
+
+/// Chooses the instructions that walk through memory: by sums of registers that change by such sums only. How many.
+fn open_windows(steps: &mut [Step]) -> u8 {
+    let mut steady = u32::MAX;
+    loop {
+        let before = steady;
+        for step in steps.iter() {
+            let effects = &step.effects;
+            let sums = if effects.sum_terms & !steady == 0 {
+                effects.sums
+            } else {
+                0
+            };
+            steady &= !(effects.writes & !sums);
+        }
+        if steady == before {
+            break;
+        }
+    }
+    let walks = |step: &&mut Step| {
+        step.effects
+            .address
+            .is_some_and(|terms| terms & !steady == 0)
+    };
+    let mut walking: Vec<&mut Step> = steps.iter_mut().filter(walks).collect();
+    walking.sort_by_key(|step| std::cmp::Reverse(step.weight));
+    walking.truncate(WINDOWS.into());
+    for (i, step) in walking.iter_mut().enumerate() {
+        step.window = Some(i as u8);
+    }
+    walking.len() as u8
 }
 
 fn find_extents(steps: &mut [Step], place: &Places, head: u32) {
@@ -383,6 +422,19 @@ mod tests {
         }
         let kept = found.homes.general.iter().flatten().count();
         assert_eq!(kept, PINNED.len());
+    }
+
+    #[test]
+    fn what_walks_has_a_window() {
+        let found = find(&SUM, 0).unwrap();
+        assert_eq!(found.steps[0].window, Some(0));
+        assert_eq!(found.windows, 1);
+        // ldr x0, [x0]; cbnz x0, 0: a list goes anywhere.
+        let found = find(&[0xf940_0000, 0xb5ff_ffe0], 0).unwrap();
+        assert_eq!(found.windows, 0);
+        // ldr x2, [x0, x1, lsl #3]; add x1, x1, x3; b 0
+        let found = find(&[0xf861_7802, 0x8b03_0021, 0x17ff_fffe], 0).unwrap();
+        assert_eq!(found.windows, 1);
     }
 
     #[test]

@@ -21,6 +21,11 @@ pub struct Effects {
     pub eight: u32,
     pub reads_flags: bool,
     pub writes_flags: bool,
+    /// General registers that are set to sums: of what, at most.
+    pub sums: u32,
+    pub sum_terms: u32,
+    /// Memory is at a sum of these registers, and constants.
+    pub address: Option<u32>,
     /// It may be left to the interpreter at run time, which looks at all of the state.
     pub may_stop: bool,
     /// It works on more of the processor than registers and memory.
@@ -100,9 +105,31 @@ struct Recorder<'a> {
 }
 
 impl Recorder<'_> {
+    fn write(&mut self, n: u32, value: Term) {
+        let bit = 1 << (n & 31);
+        self.effects.writes |= bit;
+        if let Some(terms) = value.0 {
+            self.effects.sums |= bit;
+            self.effects.sum_terms |= terms;
+        }
+    }
+
     fn system(&mut self) -> Outcome<Self> {
         self.effects.system = true;
         Ok(Flow::Ends)
+    }
+}
+
+/// A value: if it is a sum, of these registers and constants.
+#[derive(Clone, Copy)]
+struct Term(Option<u32>);
+
+const CONSTANT: Term = Term(Some(0));
+const OTHER: Term = Term(None);
+
+impl Term {
+    fn plus(self, other: Term) -> Term {
+        Term(self.0.zip(other.0).map(|(a, b)| a | b))
     }
 }
 
@@ -110,7 +137,7 @@ impl Recorder<'_> {
 type Extent = u8;
 
 impl Emit for Recorder<'_> {
-    type Value = ();
+    type Value = Term;
     type Cond = ();
     type Flags = ();
     type Vector = Extent;
@@ -121,26 +148,31 @@ impl Emit for Recorder<'_> {
         self.key
     }
 
-    fn pc(&mut self, _: i64) {}
+    fn pc(&mut self, _: i64) -> Term {
+        CONSTANT
+    }
 
-    fn x(&mut self, n: u32) {
-        if n & 31 != 31 {
-            self.effects.reads |= 1 << (n & 31);
+    fn x(&mut self, n: u32) -> Term {
+        match n & 31 {
+            31 => CONSTANT,
+            n => self.x_or_sp(n),
         }
     }
 
-    fn x_or_sp(&mut self, n: u32) {
-        self.effects.reads |= 1 << (n & 31);
+    fn x_or_sp(&mut self, n: u32) -> Term {
+        let bit = 1 << (n & 31);
+        self.effects.reads |= bit;
+        Term(Some(bit))
     }
 
-    fn set_x(&mut self, n: u32, (): ()) {
+    fn set_x(&mut self, n: u32, value: Term) {
         if n & 31 != 31 {
-            self.effects.writes |= 1 << (n & 31);
+            self.write(n, value);
         }
     }
 
-    fn set_x_or_sp(&mut self, n: u32, (): ()) {
-        self.effects.writes |= 1 << (n & 31);
+    fn set_x_or_sp(&mut self, n: u32, value: Term) {
+        self.write(n, value);
     }
 
     fn v(&mut self, n: u32) -> Extent {
@@ -158,36 +190,121 @@ impl Emit for Recorder<'_> {
         }
     }
 
-    fn constant(&mut self, _: u64) {}
-    fn add(&mut self, _: Width, (): (), (): ()) {}
-    fn sub(&mut self, _: Width, (): (), (): ()) {}
-    fn and(&mut self, _: Width, (): (), (): ()) {}
-    fn or(&mut self, _: Width, (): (), (): ()) {}
-    fn xor(&mut self, _: Width, (): (), (): ()) {}
-    fn not(&mut self, _: Width, (): ()) {}
-    fn mul(&mut self, _: Width, (): (), (): ()) {}
-    fn mul_high(&mut self, _: bool, (): (), (): ()) {}
-    fn div(&mut self, _: Width, _: bool, (): (), (): ()) {}
-    fn shl(&mut self, _: Width, (): (), (): ()) {}
-    fn lsr(&mut self, _: Width, (): (), (): ()) {}
-    fn asr(&mut self, _: Width, (): (), (): ()) {}
-    fn ror(&mut self, _: Width, (): (), (): ()) {}
-    fn shl_by(&mut self, _: Width, (): (), _: u32) {}
-    fn lsr_by(&mut self, _: Width, (): (), _: u32) {}
-    fn asr_by(&mut self, _: Width, (): (), _: u32) {}
-    fn ror_by(&mut self, _: Width, (): (), _: u32) {}
-    fn extract_pair(&mut self, _: Width, (): (), (): (), _: u32) {}
-    fn sign_extend(&mut self, _: Width, (): (), _: u32) {}
-    fn zero_extend(&mut self, (): (), _: u32) {}
-    fn count_leading_zeros(&mut self, _: Width, (): ()) {}
-    fn count_leading_signs(&mut self, _: Width, (): ()) {}
-    fn reverse_bits(&mut self, _: Width, (): ()) {}
-    fn reverse_bytes(&mut self, _: Width, (): (), _: u32) {}
-    fn crc32(&mut self, _: bool, (): (), (): (), _: u32) {}
+    fn constant(&mut self, _: u64) -> Term {
+        CONSTANT
+    }
 
-    fn select(&mut self, _: Width, (): (), (): (), (): ()) {}
-    fn is_zero(&mut self, _: Width, (): ()) {}
-    fn bit_is_set(&mut self, (): (), _: u32) {}
+    fn add(&mut self, _: Width, a: Term, b: Term) -> Term {
+        a.plus(b)
+    }
+
+    fn sub(&mut self, _: Width, a: Term, b: Term) -> Term {
+        a.plus(b)
+    }
+
+    fn and(&mut self, _: Width, _: Term, _: Term) -> Term {
+        OTHER
+    }
+
+    fn or(&mut self, _: Width, a: Term, b: Term) -> Term {
+        // A register is moved by OR with zero.
+        match (a.0, b.0) {
+            (Some(0), _) => b,
+            (_, Some(0)) => a,
+            _ => OTHER,
+        }
+    }
+
+    fn xor(&mut self, _: Width, _: Term, _: Term) -> Term {
+        OTHER
+    }
+
+    fn not(&mut self, _: Width, _: Term) -> Term {
+        OTHER
+    }
+
+    fn mul(&mut self, _: Width, _: Term, _: Term) -> Term {
+        OTHER
+    }
+
+    fn mul_high(&mut self, _: bool, _: Term, _: Term) -> Term {
+        OTHER
+    }
+
+    fn div(&mut self, _: Width, _: bool, _: Term, _: Term) -> Term {
+        OTHER
+    }
+
+    fn shl(&mut self, _: Width, _: Term, _: Term) -> Term {
+        OTHER
+    }
+
+    fn lsr(&mut self, _: Width, _: Term, _: Term) -> Term {
+        OTHER
+    }
+
+    fn asr(&mut self, _: Width, _: Term, _: Term) -> Term {
+        OTHER
+    }
+
+    fn ror(&mut self, _: Width, _: Term, _: Term) -> Term {
+        OTHER
+    }
+
+    fn shl_by(&mut self, _: Width, a: Term, _: u32) -> Term {
+        a
+    }
+
+    fn lsr_by(&mut self, _: Width, _: Term, _: u32) -> Term {
+        OTHER
+    }
+
+    fn asr_by(&mut self, _: Width, _: Term, _: u32) -> Term {
+        OTHER
+    }
+
+    fn ror_by(&mut self, _: Width, _: Term, _: u32) -> Term {
+        OTHER
+    }
+
+    fn extract_pair(&mut self, _: Width, _: Term, _: Term, _: u32) -> Term {
+        OTHER
+    }
+
+    fn sign_extend(&mut self, _: Width, a: Term, _: u32) -> Term {
+        a
+    }
+
+    fn zero_extend(&mut self, a: Term, _: u32) -> Term {
+        a
+    }
+
+    fn count_leading_zeros(&mut self, _: Width, _: Term) -> Term {
+        OTHER
+    }
+
+    fn count_leading_signs(&mut self, _: Width, _: Term) -> Term {
+        OTHER
+    }
+
+    fn reverse_bits(&mut self, _: Width, _: Term) -> Term {
+        OTHER
+    }
+
+    fn reverse_bytes(&mut self, _: Width, _: Term, _: u32) -> Term {
+        OTHER
+    }
+
+    fn crc32(&mut self, _: bool, _: Term, _: Term, _: u32) -> Term {
+        OTHER
+    }
+
+    fn select(&mut self, _: Width, (): (), _: Term, _: Term) -> Term {
+        OTHER
+    }
+
+    fn is_zero(&mut self, _: Width, _: Term) {}
+    fn bit_is_set(&mut self, _: Term, _: u32) {}
     fn not_cond(&mut self, (): ()) {}
 
     fn flags(&mut self) {
@@ -202,41 +319,47 @@ impl Emit for Recorder<'_> {
         self.effects.reads_flags = true;
     }
 
-    fn carry(&mut self) {
+    fn carry(&mut self) -> Term {
         self.effects.reads_flags = true;
+        OTHER
     }
 
-    fn add_with_flags(&mut self, _: Width, (): (), (): (), (): ()) -> ((), ()) {
-        ((), ())
+    fn add_with_flags(&mut self, _: Width, a: Term, b: Term, carry: Term) -> (Term, ()) {
+        (a.plus(b).plus(carry), ())
     }
 
-    fn sub_with_flags(&mut self, _: Width, (): (), (): ()) -> ((), ()) {
-        ((), ())
+    fn sub_with_flags(&mut self, _: Width, a: Term, b: Term) -> (Term, ()) {
+        (a.plus(b), ())
     }
 
-    fn logic_flags(&mut self, _: Width, (): ()) {}
-    fn flags_from(&mut self, (): ()) {}
-    fn flags_to(&mut self, (): ()) {}
+    fn logic_flags(&mut self, _: Width, _: Term) {}
+    fn flags_from(&mut self, _: Term) {}
+
+    fn flags_to(&mut self, (): ()) -> Term {
+        OTHER
+    }
+
     fn select_flags(&mut self, (): (), (): (), _: u32) {}
 
-    fn access(&mut self, (): (), _: Access) -> Result<(), Never> {
+    fn access(&mut self, address: Term, _: Access) -> Result<(), Never> {
         self.effects.may_stop = true;
+        self.effects.address = address.0;
         Ok(())
     }
 
-    fn read(&mut self, (): (), _: u32, _: u8) -> Result<(), Never> {
+    fn read(&mut self, (): (), _: u32, _: u8) -> Result<Term, Never> {
+        Ok(OTHER)
+    }
+
+    fn write(&mut self, (): (), _: u32, _: u8, _: Term) -> Result<(), Never> {
         Ok(())
     }
 
-    fn write(&mut self, (): (), _: u32, _: u8, (): ()) -> Result<(), Never> {
-        Ok(())
+    fn read_ordered(&mut self, (): (), _: u8) -> Result<Term, Never> {
+        Ok(OTHER)
     }
 
-    fn read_ordered(&mut self, (): (), _: u8) -> Result<(), Never> {
-        Ok(())
-    }
-
-    fn write_ordered(&mut self, (): (), _: u8, (): ()) -> Result<(), Never> {
+    fn write_ordered(&mut self, (): (), _: u8, _: Term) -> Result<(), Never> {
         Ok(())
     }
 
@@ -248,30 +371,30 @@ impl Emit for Recorder<'_> {
         Ok(())
     }
 
-    fn atomic(&mut self, _: AtomicOperation, (): (), _: u8, (): ()) -> Result<(), Never> {
-        Ok(())
+    fn atomic(&mut self, _: AtomicOperation, (): (), _: u8, _: Term) -> Result<Term, Never> {
+        Ok(OTHER)
     }
 
-    fn compare_and_swap(&mut self, (): (), _: u8, (): (), (): ()) -> Result<(), Never> {
-        Ok(())
+    fn compare_and_swap(&mut self, (): (), _: u8, _: Term, _: Term) -> Result<Term, Never> {
+        Ok(OTHER)
     }
 
     fn compare_and_swap_pair(
         &mut self,
         (): (),
         _: u8,
-        _: ((), ()),
-        _: ((), ()),
-    ) -> Result<((), ()), Never> {
-        Ok(((), ()))
+        _: (Term, Term),
+        _: (Term, Term),
+    ) -> Result<(Term, Term), Never> {
+        Ok((OTHER, OTHER))
     }
 
-    fn load_exclusive(&mut self, (): (), _: u8, _: bool) -> Result<((), ()), Never> {
-        Ok(((), ()))
+    fn load_exclusive(&mut self, (): (), _: u8, _: bool) -> Result<(Term, Term), Never> {
+        Ok((OTHER, OTHER))
     }
 
-    fn store_exclusive(&mut self, (): (), _: u8, _: bool, _: ((), ())) -> Result<(), Never> {
-        Ok(())
+    fn store_exclusive(&mut self, (): (), _: u8, _: bool, _: (Term, Term)) -> Result<Term, Never> {
+        Ok(OTHER)
     }
 
     fn clear_exclusive(&mut self) {}
@@ -283,7 +406,7 @@ impl Emit for Recorder<'_> {
         }
     }
 
-    fn zero_block(&mut self, _: u32, (): ()) -> Result<(), Never> {
+    fn zero_block(&mut self, _: u32, _: Term) -> Result<(), Never> {
         self.effects.may_stop = true;
         Ok(())
     }
@@ -296,9 +419,11 @@ impl Emit for Recorder<'_> {
         extent(operation)
     }
 
-    fn vector_to_value(&mut self, _: vector::ToValue, _: Extent) {}
+    fn vector_to_value(&mut self, _: vector::ToValue, _: Extent) -> Term {
+        OTHER
+    }
 
-    fn value_to_vector(&mut self, operation: vector::FromValue, _: Extent, (): ()) -> Extent {
+    fn value_to_vector(&mut self, operation: vector::FromValue, _: Extent, _: Term) -> Extent {
         extent_from(operation)
     }
 
@@ -308,7 +433,7 @@ impl Emit for Recorder<'_> {
         yes.max(no)
     }
 
-    fn read_system_register(&mut self, register: u16, _: u32) -> Result<(), Never> {
+    fn read_system_register(&mut self, register: u16, _: u32) -> Result<Term, Never> {
         match register {
             r::NZCV => self.effects.reads_flags = true,
             r::FPCR if self.key.fp_enabled => {}
@@ -316,10 +441,10 @@ impl Emit for Recorder<'_> {
             r::TPIDR_EL1 | r::SP_EL0 if self.key.el == 1 => {}
             _ => self.effects.system = true,
         }
-        Ok(())
+        Ok(OTHER)
     }
 
-    fn write_system_register(&mut self, register: u16, _: u32, (): ()) -> Outcome<Self> {
+    fn write_system_register(&mut self, register: u16, _: u32, _: Term) -> Outcome<Self> {
         if register == r::NZCV {
             self.effects.writes_flags = true;
             return Ok(Flow::Next);
@@ -331,14 +456,25 @@ impl Emit for Recorder<'_> {
         self.system()
     }
 
-    fn system(&mut self, _: u16, _: u32, (): ()) -> Outcome<Self> {
+    fn system(&mut self, _: u16, _: u32, _: Term) -> Outcome<Self> {
         Recorder::system(self)
     }
 
-    fn pac_add(&mut self, _: u32, (): (), (): ()) {}
-    fn pac_authenticate(&mut self, _: u32, (): (), (): ()) {}
-    fn pac_strip(&mut self, _: bool, (): ()) {}
-    fn pac_generic(&mut self, (): (), (): ()) {}
+    fn pac_add(&mut self, _: u32, _: Term, _: Term) -> Term {
+        OTHER
+    }
+
+    fn pac_authenticate(&mut self, _: u32, _: Term, _: Term) -> Term {
+        OTHER
+    }
+
+    fn pac_strip(&mut self, _: bool, _: Term) -> Term {
+        OTHER
+    }
+
+    fn pac_generic(&mut self, _: Term, _: Term) -> Term {
+        OTHER
+    }
 
     fn hint(&mut self, number: u32) -> Outcome<Self> {
         if (1..=5).contains(&number) {
@@ -357,15 +493,16 @@ impl Emit for Recorder<'_> {
         Flow::Next
     }
 
-    fn jump_to(&mut self, (): (), _: Jump) -> Flow {
+    fn jump_to(&mut self, _: Term, _: Jump) -> Flow {
         Flow::Ends
     }
 
-    fn exception_link(&mut self) {
+    fn exception_link(&mut self) -> Term {
         self.effects.system = true;
+        OTHER
     }
 
-    fn exception_return(&mut self, (): ()) -> Outcome<Self> {
+    fn exception_return(&mut self, _: Term) -> Outcome<Self> {
         Recorder::system(self)
     }
 
