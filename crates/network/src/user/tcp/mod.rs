@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType};
@@ -28,6 +29,9 @@ use crate::OpenError;
 const FLOWS: usize = 2048;
 /// Connections that are coming about, at most.
 const OPENING: usize = 256;
+/// How long a connection that is coming about, and one that is there, was silent at least when it gives way to another.
+const HALF_OPEN: Duration = Duration::from_secs(2);
+const SILENT: Duration = Duration::from_secs(60);
 /// Bytes that all connections may hold together when many are open.
 const MEMORY: usize = 64 << 20;
 /// The least and the most that one may hold in one direction.
@@ -200,15 +204,12 @@ impl Table {
         if route == Route::Refused {
             return refuse(io, key, received);
         }
-        let opening = self
-            .flows
-            .values()
-            .filter(|f| f.phase != Phase::Open)
-            .count();
-        if opening >= OPENING {
+        let is_opening = |flow: &Flow| flow.phase != Phase::Open;
+        let opening = self.flows.values().filter(|f| is_opening(f)).count();
+        if opening >= OPENING && !self.evict(io, HALF_OPEN, is_opening) {
             return; // It tries again.
         }
-        if self.flows.len() >= self.most && !self.evict(io) {
+        if self.flows.len() >= self.most && !self.evict(io, SILENT, |_| true) {
             return refuse(io, key, received);
         }
         match connect(io, &route) {
@@ -247,13 +248,13 @@ impl Table {
         }
     }
 
-    /// Ends the connection that has been silent longest, if it was silent for a minute: whether there was one.
-    fn evict(&mut self, io: &mut Io<'_>) -> bool {
-        let oldest = self.flows.iter().min_by_key(|(_, flow)| flow.progress);
-        let Some((&id, flow)) = oldest else {
+    /// Ends the connection of a kind that has been silent longest, if it was for so long: whether there was one.
+    fn evict(&mut self, io: &mut Io<'_>, silent: Duration, kind: impl Fn(&Flow) -> bool) -> bool {
+        let of_kind = self.flows.iter().filter(|(_, flow)| kind(flow));
+        let Some((&id, flow)) = of_kind.min_by_key(|(_, flow)| flow.progress) else {
             return false;
         };
-        if io.now.saturating_duration_since(flow.progress).as_secs() < 60 {
+        if io.now.saturating_duration_since(flow.progress) < silent {
             return false;
         }
         if let Some(flow) = self.flows.get_mut(&id) {
@@ -309,7 +310,7 @@ impl Table {
                 Err(error) => return tracing::debug!("cannot accept: {error}"),
             };
             let guest = listener.guest;
-            if self.flows.len() >= self.most && !self.evict(io) {
+            if self.flows.len() >= self.most && !self.evict(io, SILENT, |_| true) {
                 continue; // Dropped: the client sees it closed.
             }
             let Some(key) = self.free_key(io, guest, from) else {

@@ -194,6 +194,29 @@ fn floods_of_syns_are_bounded() {
 }
 
 #[test]
+fn half_open_connections_give_way() {
+    let mut rig = Rig::new(Config::default());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    *rig.mailbox.room.borrow_mut() = 1 << 20;
+    for i in 0..1000u16 {
+        let source = [10, 0, 2, 16 + (i % 200) as u8];
+        rig.send(&tcp(
+            source,
+            HOST,
+            (1000 + i, port),
+            TcpControl::Syn,
+            1,
+            None,
+        ));
+    }
+    let held = rig.nat.usage().connections;
+    assert!((100..=300).contains(&held), "{held}");
+    std::thread::sleep(Duration::from_secs(3));
+    still_works(&mut rig);
+}
+
+#[test]
 fn floods_of_datagrams_and_pings_are_bounded() {
     let mut rig = Rig::new(Config::default());
     *rig.mailbox.room.borrow_mut() = 0;
