@@ -57,13 +57,15 @@ fn serve(address: &str) -> Result<u16> {
     let port = listener.local_addr()?.port();
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            let mut request = [0; 4096];
-            let _ = stream.read(&mut request);
-            let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n");
-            let _ = stream.write_all(head.as_bytes());
-            let _ = stream.write_all(&pattern(LENGTH));
-            let _ = stream.shutdown(std::net::Shutdown::Write);
-            let _ = stream.read_to_end(&mut Vec::new());
+            std::thread::spawn(move || {
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request);
+                let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n");
+                let _ = stream.write_all(head.as_bytes());
+                let _ = stream.write_all(&pattern(LENGTH));
+                let _ = stream.shutdown(std::net::Shutdown::Write);
+                let _ = stream.read_to_end(&mut Vec::new());
+            });
         }
     });
     Ok(port)
@@ -98,10 +100,28 @@ fn said<'a>(log: &'a str, key: &str) -> Option<&'a str> {
 }
 
 fn start(devices: &str, modules: &[&str], ports: &str, netdev: &str) -> Result<Machine> {
-    let kernel = guests::kernel()?;
-    let mut all = vec!["virtio_pci", "xhci-pci", "af_packet"];
+    let mut all = vec!["virtio_pci", "xhci-pci"];
     all.extend(modules);
-    let initrd = initrd::build(&kernel, &all, SCRIPT, &[("bin/lease", LEASE)])?;
+    start_with(
+        devices,
+        &all,
+        SCRIPT,
+        &[("bin/lease", LEASE)],
+        ports,
+        netdev,
+    )
+}
+
+fn start_with(
+    devices: &str,
+    modules: &[&str],
+    script: &str,
+    files: &[(&str, &[u8])],
+    ports: &str,
+    netdev: &str,
+) -> Result<Machine> {
+    let kernel = guests::kernel()?;
+    let initrd = initrd::build(&kernel, modules, script, files)?;
     Builder::new(dormer())
         .args("-machine virt -cpu max -m 512M -smp 2 -nodefaults")
         .args(devices)
@@ -211,5 +231,79 @@ fn by_usb() -> Result<()> {
         false,
     )?;
     ensure!(said(&log, "card").is_some_and(|c| c.ends_with("52:54:00:12:34:56")));
+    Ok(())
+}
+
+const HOSTILE: &str = r#"
+until [ -e /sys/class/net/eth0 ]; do sleep 0.1; done
+ulimit -n 4096
+ip link set lo up; ip link set eth0 up; ip addr add 10.0.2.15/24 dev eth0; sleep 1
+echo "dormer: before"
+hostile 15 10.0.2.2 $http eth0 || echo "failed"
+echo "dormer: after"
+wget -q -O /tmp/got http://10.0.2.2:$http/ ; echo "dormer: got $(wc -c < /tmp/got)"
+poweroff -f
+"#;
+
+/// Bytes that a process has resident, and its open files.
+#[cfg(target_os = "linux")]
+fn held(process: u32) -> Result<(u64, usize)> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let resident = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"))
+        .context("no resident set")?;
+    let files = std::fs::read_dir(format!("/proc/{process}/fd"))?.count();
+    Ok((resident.parse::<u64>()? << 10, files))
+}
+
+/// It floods, spoofs, half-opens, fragments and never reads: memory and files stay in bounds, the server it floods serves
+/// others, and then it is served itself.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_hostile_guest_harms_nobody() -> Result<()> {
+    const RAM: u64 = 512 << 20;
+    let port = serve("127.0.0.1")?;
+    let hostile = std::fs::read(guests::bench::tool("hostile")?)?;
+    let mut machine = start_with(
+        "-device virtio-net-pci,netdev=n",
+        &["virtio_pci", "virtio_net"],
+        HOSTILE,
+        &[("bin/hostile", &hostile)],
+        &format!("http={port}"),
+        "user,id=n",
+    )?;
+    machine.expect("dormer: before", PATIENCE)?;
+    let (mut most, mut files, mut served) = (0, 0, 0);
+    while !machine.log().contains("dormer: after") {
+        let (bytes, open) = held(machine.id())?;
+        (most, files) = (most.max(bytes), files.max(open));
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        let mut got = Vec::new();
+        stream.read_to_end(&mut got)?;
+        ensure!(
+            got.len() > LENGTH,
+            "the host was served {} bytes",
+            got.len()
+        );
+        served += 1;
+        ensure!(served < 3000, "it does not end\n{}", machine.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    machine.expect("dormer: got ", PATIENCE)?;
+    ensure!(machine.wait(Duration::from_secs(60))?.success());
+    let log = machine.log();
+    ensure!(log.contains("hostile: 800 held"), "{log}");
+    ensure!(served > 5, "the host was served {served} times");
+    ensure!(
+        said(&log, "got") == Some(&LENGTH.to_string()),
+        "the guest got {:?}\n{log}",
+        said(&log, "got")
+    );
+    // All of the guest's memory, code and its translation, and what the network may hold (96 MiB).
+    ensure!(most < RAM + (256 << 20), "{} MiB", most >> 20);
+    ensure!(files < 2000, "{files} open files");
     Ok(())
 }

@@ -66,18 +66,18 @@ pub fn program(target: Target) -> Result<PathBuf> {
     })
 }
 
-/// The program that measures networks and disks, `guests/io`, for a guest; built the first time.
+/// A program of `guests/io` for a guest, built the first time: `io` measures networks and disks, `hostile` means harm to
+/// its network.
 ///
 /// # Errors
 ///
 /// What is to be installed, if there is no compiler.
-pub fn io() -> Result<PathBuf> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("io/io.c");
-    let name = format!(
-        "programs/io-{:016x}",
-        initrd::fingerprint(&std::fs::read(&source)?)
-    );
-    cache::once(&name, |path| {
+pub fn tool(name: &str) -> Result<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("io/{name}.c"));
+    let mut key = format!("{FLAGS:?}").into_bytes();
+    key.extend(std::fs::read(&source)?);
+    let kept = format!("programs/{name}-{:016x}", initrd::fingerprint(&key));
+    cache::once(&kept, |path| {
         run(Command::new("aarch64-linux-gnu-gcc")
             .args(FLAGS)
             .arg("-o")
