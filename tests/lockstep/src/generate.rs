@@ -174,7 +174,58 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn items(&mut self, count: u64) -> Vec<Item> {
-        (0..count).map(|_| self.item()).collect()
+        let mut items = Vec::new();
+        for _ in 0..count {
+            if !self.in_loop && self.random.one_in(16) {
+                items.extend(self.walk());
+            } else {
+                items.push(self.item());
+            }
+        }
+        items
+    }
+
+    /// A loop that walks through memory, over the ends of pages and of what is mapped.
+    fn walk(&mut self) -> [Item; 2] {
+        let base = self.random.below(20) as u32;
+        let start = match self.random.below(4) {
+            0 => READ_ONLY.wrapping_sub(self.random.below(400)),
+            1 => HOLE.wrapping_sub(self.random.below(400)),
+            _ => DATA + 0x2000 + self.random.below(0x1000),
+        };
+        let mut body = Vec::new();
+        for _ in 0..1 + self.random.below(3) {
+            let step = (self.random.below(96) as u32).wrapping_sub(32) & 0x1ff;
+            let value = (self.random.below(2) as u32) + 20;
+            let word = self.random.pick(&[
+                0xf840_0400, // ldr x, [n], #step
+                0xf800_0400, // str x, [n], #step
+                0x3840_0c00, // ldrb w, [n, #step]!
+                0x7800_0c00, // strh w, [n, #step]!
+                0x3cc0_0400, // ldr q, [n], #step
+                0x3c80_0400, // str q, [n], #step
+            ]);
+            body.push(Item::Words(vec![word | step << 12 | base << 5 | value]));
+            if self.random.one_in(2) {
+                body.push(Item::Words(vec![self.arithmetic_but(base)]));
+            }
+        }
+        let walk = Item::Loop {
+            count: self.random.pick(&[3, 40, 200]) / (1 + self.depth as u32 * 2) + 1,
+            by_flags: self.random.one_in(2),
+            body,
+        };
+        [Item::Words(load_immediate(base, start)), walk]
+    }
+
+    /// Arithmetic that leaves a register alone, as far as its destination tells.
+    fn arithmetic_but(&mut self, base: u32) -> u32 {
+        loop {
+            let word = self.arithmetic();
+            if word & 31 != base {
+                return word;
+            }
+        }
     }
 
     fn item(&mut self) -> Item {
@@ -235,11 +286,21 @@ impl Writer<'_> {
             40..=45 => Item::Words(self.system()),
             46..=68 => Item::Words(self.memory()),
             69 | 70 => Item::Words(self.exclusive()),
+            71 => Item::Words(self.aes_round()),
             _ => {
                 let n = 1 + self.random.below(6);
                 Item::Words((0..n).map(|_| self.arithmetic()).collect())
             }
         }
+    }
+
+    /// What translators may take as one: AESE and AESMC, AESD and AESIMC, of one register or not.
+    fn aes_round(&mut self) -> Vec<u32> {
+        let (d, n) = (self.random.below(32) as u32, self.random.below(32) as u32);
+        let other = if self.random.one_in(4) { n } else { d };
+        let first = self.random.pick(&[0x4e28_4800, 0x4e28_5800]);
+        let second = self.random.pick(&[0x4e28_6800, 0x4e28_7800]);
+        vec![first | n << 5 | d, second | other << 5 | d]
     }
 
     /// A conditional branch: by flags, a register, or a bit of one.

@@ -101,6 +101,9 @@ impl Machine {
             }
             let word = word_at(code, at);
             let mut flow = Flow::Next;
+            // Of the next line, which is not marked yet, nothing is read.
+            let more = count as usize + 1 < limit && (at + 4) & 63 != 0;
+            emitter.following = more.then(|| word_at(code, at + 4));
             let cause = emitter.instruction(word, at, false, |e| {
                 let outcome: Result<Flow, Never> = match aarch64::decode(word, extensions) {
                     Some(instruction) => semantics::instruction(e, instruction, word),
@@ -114,8 +117,9 @@ impl Machine {
             if cause.is_some() {
                 self.side.counters.given_up += 1;
             }
-            at += 4;
-            count += 1;
+            let taken = 1 + u32::from(emitter.took_following);
+            at += 4 * taken;
+            count += taken;
             if flow == Flow::Ends {
                 break;
             }

@@ -254,6 +254,10 @@ pub struct Emitter {
     /// The same of guest registers.
     pub(super) extents: [u8; 32],
     pub(super) in_loop: Option<InLoop>,
+    /// The instruction that is executed after this one, if nothing comes between.
+    pub(super) following: Option<u32>,
+    /// What was emitted does that one's work too.
+    pub(super) took_following: bool,
     /// Of the instruction, in a loop.
     pub(super) window: Option<u8>,
     /// The page's number: jumps back are counted.
@@ -333,6 +337,8 @@ impl Emitter {
             vector_extents: Vec::new(),
             extents: [16; 32],
             in_loop: None,
+            following: None,
+            took_following: false,
             window: None,
             counts_jumps: None,
         }
@@ -384,8 +390,10 @@ impl Emitter {
         self.failed = None;
         self.slow = None;
         self.flags_node = None;
+        self.took_following = false;
         emit(self);
         if let Some(cause) = self.failed {
+            self.took_following = false;
             self.asm.rewind(snapshot.at);
             self.asm.flags_changed = snapshot.flags_changed;
             self.stack_is_aligned = snapshot.stack_is_aligned;

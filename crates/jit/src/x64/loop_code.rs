@@ -69,7 +69,13 @@ impl Emitter {
             self.asm.jmp(head);
         }
         let mut causes = Vec::new();
+        let mut taken = false;
         for (i, step) in found.steps.iter().enumerate() {
+            if std::mem::take(&mut taken) {
+                causes.push(None);
+                self.leave_unless_followed(found, i);
+                continue;
+            }
             if let Some(label) = self.label_in_loop(step.offset.into()) {
                 self.asm.bind(label);
                 self.asm.flags_changed = true;
@@ -77,6 +83,9 @@ impl Emitter {
             }
             self.extents = step.extents;
             self.window = step.window;
+            let following = found.steps.get(i + 1);
+            let following = following.filter(|s| s.offset == step.offset + 4 && !s.target);
+            self.following = following.map(|s| s.word);
             let word = step.word;
             let mut ends = false;
             let cause = self.instruction(word, step.offset, step.flags_are_dead, |e| {
@@ -95,11 +104,8 @@ impl Emitter {
                 Some(End::Jump(to)) => self.go_to(step.offset, to),
                 Some(End::Indirect) => {}
                 None => {
-                    let next = step.offset + 4;
-                    let follows = found.steps.get(i + 1).is_some_and(|s| s.offset == next);
-                    if !follows {
-                        self.leave_to(next.into());
-                    }
+                    taken = self.took_following;
+                    self.leave_unless_followed(found, i);
                 }
             }
         }
@@ -108,6 +114,15 @@ impl Emitter {
         self.interpret_in_loop();
         self.asm.finish();
         causes
+    }
+
+    /// Leaves the loop after an instruction if what follows that is outside.
+    fn leave_unless_followed(&mut self, found: &Loop, index: usize) {
+        let next = found.steps[index].offset + 4;
+        let following = found.steps.get(index + 1);
+        if following.is_none_or(|step| step.offset != next) {
+            self.leave_to(next.into());
+        }
     }
 
     /// The label of an instruction that is jumped to in the loop.

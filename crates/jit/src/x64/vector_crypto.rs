@@ -3,6 +3,7 @@
 //! The host's SHA instructions have words in the opposite order, add SHA-1's constants themselves, and hold SHA-256's
 //! state as {A, B, E, F} and {C, D, G, H} (Intel 64 manual, volume 2).
 
+use aarch64::Instruction;
 use cpu::vector::Crypto;
 
 use super::assembler::{Map, Pp, Vex, Xmm};
@@ -79,8 +80,15 @@ impl Emitter {
                 to = self.new_xmm();
                 self.asm.vector3(XOR, to, x, y);
                 self.asm.vector3(XOR, T0, T0, T0);
-                let last = v38(if op == Crypto::AesE { 0xdd } else { 0xdf });
-                self.asm.vector3(last, to, to, T0);
+                // The host has a round and its columns' mixture in one, and the last round without.
+                self.took_following = self.mixes_columns(op);
+                let round = v38(match (op, self.took_following) {
+                    (Crypto::AesE, true) => 0xdc,
+                    (Crypto::AesE, false) => 0xdd,
+                    (_, true) => 0xde,
+                    (_, false) => 0xdf,
+                });
+                self.asm.vector3(round, to, to, T0);
             }
             Crypto::AesMc => {
                 let x = self.xmm(a);
@@ -96,6 +104,20 @@ impl Emitter {
             }
         }
         Some(self.in_new(to))
+    }
+
+    /// Whether the instruction after this AESE or AESD is the AESMC or AESIMC of its result in place.
+    fn mixes_columns(&self, op: Crypto) -> bool {
+        let Some(word) = self.following else {
+            return false;
+        };
+        let mixture = match aarch64::decode(word, self.key.extensions) {
+            Some(Instruction::aesmc) => Crypto::AesE,
+            Some(Instruction::aesimc) => Crypto::AesD,
+            _ => return false,
+        };
+        let (d, n) = (word & 31, word >> 5 & 31);
+        mixture == op && d == n && d == self.word & 31
     }
 
     /// Lanes of 32 bits turned left. T0 is changed; `to` may be `from`.
