@@ -309,7 +309,6 @@ impl Device for Crb {
             state.abandon();
             state.epoch
         };
-        self.executor.drain();
         self.executor.reset();
         *self.state.lock() = State {
             epoch,

@@ -83,8 +83,9 @@ impl Executor {
         self.shared.changed.notify_all();
     }
 
-    /// `_TPM_Init`, after [`Executor::drain`]. Not on a processor's thread.
+    /// `_TPM_Init`, once nothing is executed. Not on a processor's thread.
     pub(crate) fn reset(&self) {
+        self.drain();
         let backend = &self.shared.backend;
         if let Err(error) = backend.reset() {
             // Its commands will fail, and the guest will tell.
@@ -143,7 +144,7 @@ impl Executor {
     }
 
     /// Waits until nothing is executed; what has not begun does not begin. Not on a processor's thread.
-    pub(crate) fn drain(&self) {
+    fn drain(&self) {
         let mut queue = self.shared.queue.lock();
         queue.job = None;
         if queue.busy {

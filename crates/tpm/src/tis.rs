@@ -345,7 +345,6 @@ impl Device for Tis {
             state.enter(Phase::Idle);
             state.epoch
         };
-        self.executor.drain();
         self.executor.reset();
         *self.state.lock() = State {
             epoch,
