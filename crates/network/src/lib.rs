@@ -18,6 +18,7 @@ pub mod stream;
 #[cfg(target_os = "linux")]
 pub mod tap;
 pub mod user;
+mod waiter;
 
 pub use frame::{Accepts, Checksum, Frame, Gso, GsoKind, MAX_FRAME, Offload};
 pub use link::{Backend, BackendInfo, Filter, Link, Nic};
@@ -29,6 +30,14 @@ pub enum OpenError {
     Invalid(String),
     #[error("{what}: {}", reason(.error))]
     Io { what: String, error: std::io::Error },
+}
+
+impl OpenError {
+    /// What becomes of an I/O error.
+    fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> OpenError {
+        let what = what.into();
+        |error| OpenError::Io { what, error }
+    }
 }
 
 /// An I/O error without its number.

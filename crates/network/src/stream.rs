@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -19,6 +19,7 @@ use crate::OpenError;
 use crate::frame::{Accepts, Frame};
 use crate::link::{Backend, BackendInfo, Link};
 use crate::user::Watched;
+use crate::waiter::Waiter;
 
 /// Where the socket is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,9 +53,7 @@ pub struct Stream {
 
 struct Shared {
     inner: Mutex<Inner>,
-    poller: Arc<Poller>,
-    link: OnceLock<Weak<Link>>,
-    stop: AtomicBool,
+    waiter: Waiter,
     /// A frame was refused for want of room.
     refused: AtomicBool,
     description: String,
@@ -71,11 +70,6 @@ struct Inner {
     /// The NIC had no room for the frame that `incoming` begins with.
     held: bool,
     retry: Option<Instant>,
-}
-
-fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> OpenError {
-    let what = what.into();
-    |error| OpenError::Io { what, error }
 }
 
 impl Address {
@@ -118,11 +112,11 @@ impl Address {
 impl Stream {
     /// Listens, or connects (unless it may try again later).
     pub fn open(config: Config) -> Result<Stream, OpenError> {
-        let poller = Arc::new(Poller::new().map_err(io("cannot wait for sockets"))?);
+        let waiter = Waiter::new()?;
         let name = config.address.name();
         let watch = |socket: OwnedFd, key| {
-            let watched = Watched::new(&poller, socket, key);
-            let mut watched = watched.map_err(io("cannot wait for a socket"))?;
+            let watched = Watched::new(waiter.poller(), socket, key);
+            let mut watched = watched.map_err(OpenError::io("cannot wait for a socket"))?;
             watched.want(true, false);
             Ok::<_, OpenError>(watched)
         };
@@ -137,22 +131,22 @@ impl Stream {
         };
         if config.server {
             let socket = config.address.listen();
-            let socket = socket.map_err(io(format!("can't bind to {name}")))?;
+            let socket = socket.map_err(OpenError::io(format!("can't bind to {name}")))?;
             inner.listener = Some(watch(socket, LISTENER)?);
         } else {
             match (config.address.connect(), config.reconnect) {
                 (Ok(socket), _) => inner.peer = Some(watch(socket, PEER)?),
                 (Err(_), Some(after)) => inner.retry = Some(Instant::now() + after),
-                (Err(error), None) => return Err(io(format!("can't connect to {name}"))(error)),
+                (Err(error), None) => {
+                    return Err(OpenError::io(format!("can't connect to {name}"))(error));
+                }
             }
         }
         let role = if config.server { "listening on" } else { "to" };
         Ok(Stream {
             shared: Arc::new(Shared {
                 inner: Mutex::new(inner),
-                poller,
-                link: OnceLock::new(),
-                stop: AtomicBool::new(false),
+                waiter,
                 refused: AtomicBool::new(false),
                 description: format!("{role} {name}"),
             }),
@@ -163,24 +157,24 @@ impl Stream {
 impl Shared {
     fn run(&self) {
         let mut events = Events::new();
-        while !self.stop.load(Ordering::SeqCst) {
+        while !self.waiter.ended() {
             let patience = self
                 .inner
                 .lock()
                 .retry
                 .map(|at| at.saturating_duration_since(Instant::now()));
             events.clear();
-            if let Err(error) = self.poller.wait(&mut events, patience) {
+            if let Err(error) = self.waiter.poller().wait(&mut events, patience) {
                 return tracing::error!("a network socket stops: {error}");
             }
-            let Some(link) = self.link.get().and_then(Weak::upgrade) else {
+            let Some(link) = self.waiter.link() else {
                 return;
             };
             let mut inner = self.inner.lock();
-            inner.connect_again(&self.poller);
+            inner.connect_again(self.waiter.poller());
             for event in events.iter() {
                 match event.key {
-                    LISTENER => inner.accept(&self.poller),
+                    LISTENER => inner.accept(self.waiter.poller()),
                     _ => {
                         if event.writable {
                             inner.write();
@@ -338,20 +332,12 @@ impl Backend for Stream {
     }
 
     fn receive_ready(&self) {
-        let _ = self.shared.poller.notify();
+        self.shared.waiter.notify();
     }
 
     fn start(&self, link: Weak<Link>) {
-        if self.shared.link.set(link).is_err() {
-            return;
-        }
         let shared = self.shared.clone();
-        let started = std::thread::Builder::new()
-            .name("network".into())
-            .spawn(move || shared.run());
-        if let Err(error) = started {
-            tracing::error!("cannot start the thread of a network: {error}");
-        }
+        self.shared.waiter.start(link, move || shared.run());
     }
 
     fn info(&self) -> BackendInfo {
@@ -362,8 +348,7 @@ impl Backend for Stream {
     }
 
     fn stop(&self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
-        let _ = self.shared.poller.notify();
+        self.shared.waiter.end();
         let config = &self.shared.inner.lock().config;
         if let (true, Address::Unix(path)) = (config.server, &config.address) {
             let _ = std::fs::remove_file(path);
@@ -373,8 +358,7 @@ impl Backend for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
-        let _ = self.shared.poller.notify();
+        self.shared.waiter.end();
     }
 }
 

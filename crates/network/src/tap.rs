@@ -7,16 +7,17 @@ use std::mem::size_of;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use polling::{Events, Poller};
+use polling::Events;
 use rustix::io::Errno;
 
 use crate::OpenError;
 use crate::frame::{Accepts, Checksum, Frame, Gso, GsoKind, MAX_FRAME, Offload};
 use crate::link::{Backend, BackendInfo, Link};
 use crate::user::Watched;
+use crate::waiter::Waiter;
 
 /// What the user chose.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,17 +64,10 @@ struct Shared {
     /// The same interface, for reading and writing without the lock.
     device: File,
     header: bool,
-    poller: Arc<Poller>,
-    link: OnceLock<Weak<Link>>,
-    stop: AtomicBool,
+    waiter: Waiter,
     refused: AtomicBool,
     interface: String,
     down_script: Option<String>,
-}
-
-fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> OpenError {
-    let what = what.into();
-    |error| OpenError::Io { what, error }
 }
 
 impl Tap {
@@ -84,22 +78,21 @@ impl Tap {
             None => create(config.interface.as_deref())?,
         };
         let header = vnet_header(&file, &name)?;
-        rustix::io::ioctl_fionbio(&file, true).map_err(|e| io("tap")(e.into()))?;
+        rustix::io::ioctl_fionbio(&file, true).map_err(|e| OpenError::io("tap")(e.into()))?;
         if let Some(script) = &config.script {
             run(script, &name)?;
         }
-        let poller = Arc::new(Poller::new().map_err(io("cannot wait for a tap"))?);
-        let device = file.try_clone().map_err(io("tap"))?;
-        let mut watched = Watched::new(&poller, file, 1).map_err(io("cannot wait for a tap"))?;
+        let waiter = Waiter::new()?;
+        let device = file.try_clone().map_err(OpenError::io("tap"))?;
+        let mut watched = Watched::new(waiter.poller(), file, 1)
+            .map_err(OpenError::io("cannot wait for a tap"))?;
         watched.want(true, false);
         Ok(Tap {
             shared: Arc::new(Shared {
                 file: Mutex::new(watched),
                 device,
                 header,
-                poller,
-                link: OnceLock::new(),
-                stop: AtomicBool::new(false),
+                waiter,
                 refused: AtomicBool::new(false),
                 interface: name,
                 down_script: config.down_script.clone(),
@@ -121,7 +114,7 @@ fn adopt(number: i32) -> Result<(File, String), OpenError> {
     let file = File::from(unsafe { OwnedFd::from_raw_fd(number) });
     let mut request = Request::new("");
     ioctl(&file, TUNGETIFF, &mut request)
-        .map_err(io(format!("fd={number} is not a tap interface")))?;
+        .map_err(OpenError::io(format!("fd={number} is not a tap interface")))?;
     let name = request.name();
     Ok((file, name))
 }
@@ -132,7 +125,7 @@ fn create(name: Option<&str>) -> Result<(File, String), OpenError> {
         .read(true)
         .write(true)
         .open(DEVICE)
-        .map_err(io(format!("could not open {DEVICE}")))?;
+        .map_err(OpenError::io(format!("could not open {DEVICE}")))?;
     if name.is_some_and(|n| n.len() > 15 || n.contains('\0')) {
         return Err(OpenError::Invalid(
             "ifname= has more than 15 characters".into(),
@@ -140,7 +133,7 @@ fn create(name: Option<&str>) -> Result<(File, String), OpenError> {
     }
     let mut request = Request::new(name.unwrap_or("tap%d"));
     request.flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
-    ioctl(&file, TUNSETIFF, &mut request).map_err(io(format!(
+    ioctl(&file, TUNSETIFF, &mut request).map_err(OpenError::io(format!(
         "could not configure {DEVICE} ({})",
         name.unwrap_or("tap%d")
     )))?;
@@ -151,12 +144,12 @@ fn create(name: Option<&str>) -> Result<(File, String), OpenError> {
 /// Whether frames have a header with offloads; turns them on.
 fn vnet_header(file: &File, name: &str) -> Result<bool, OpenError> {
     let mut request = Request::new("");
-    ioctl(file, TUNGETIFF, &mut request).map_err(io(format!("tap {name}")))?;
+    ioctl(file, TUNGETIFF, &mut request).map_err(OpenError::io(format!("tap {name}")))?;
     if request.flags & IFF_VNET_HDR == 0 {
         return Ok(false);
     }
     let mut size = HEADER as libc::c_int;
-    ioctl(file, TUNSETVNETHDRSZ, &mut size).map_err(io(format!("tap {name}")))?;
+    ioctl(file, TUNSETVNETHDRSZ, &mut size).map_err(OpenError::io(format!("tap {name}")))?;
     let offloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
     // SAFETY: TUNSETOFFLOAD takes its argument by value.
     let set = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETOFFLOAD as _, offloads) };
@@ -198,7 +191,9 @@ fn run(script: &str, interface: &str) -> Result<(), OpenError> {
     let status = Command::new(script)
         .arg(interface)
         .status()
-        .map_err(io(format!("could not launch network script {script}")))?;
+        .map_err(OpenError::io(format!(
+            "could not launch network script {script}"
+        )))?;
     if status.success() {
         Ok(())
     } else {
@@ -264,12 +259,12 @@ impl Shared {
         let mut events = Events::new();
         let mut buffer = vec![0; HEADER + MAX_FRAME];
         let mut held: Option<usize> = None;
-        while !self.stop.load(Ordering::SeqCst) {
+        while !self.waiter.ended() {
             events.clear();
-            if let Err(error) = self.poller.wait(&mut events, None) {
+            if let Err(error) = self.waiter.poller().wait(&mut events, None) {
                 return tracing::error!("a tap stops: {error}");
             }
-            let Some(link) = self.link.get().and_then(Weak::upgrade) else {
+            let Some(link) = self.waiter.link() else {
                 return;
             };
             for _ in 0..64 {
@@ -352,20 +347,12 @@ impl Backend for Tap {
     }
 
     fn receive_ready(&self) {
-        let _ = self.shared.poller.notify();
+        self.shared.waiter.notify();
     }
 
     fn start(&self, link: Weak<Link>) {
-        if self.shared.link.set(link).is_err() {
-            return;
-        }
         let shared = self.shared.clone();
-        let started = std::thread::Builder::new()
-            .name("network".into())
-            .spawn(move || shared.run());
-        if let Err(error) = started {
-            tracing::error!("cannot start the thread of a network: {error}");
-        }
+        self.shared.waiter.start(link, move || shared.run());
     }
 
     fn info(&self) -> BackendInfo {
@@ -376,10 +363,9 @@ impl Backend for Tap {
     }
 
     fn stop(&self) {
-        if self.shared.stop.swap(true, Ordering::SeqCst) {
+        if !self.shared.waiter.end() {
             return;
         }
-        let _ = self.shared.poller.notify();
         if let Some(script) = &self.shared.down_script
             && let Err(error) = run(script, &self.shared.interface)
         {

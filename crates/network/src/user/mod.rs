@@ -27,11 +27,11 @@ mod wire;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use polling::{Events, Poller};
+use polling::Events;
 
 pub use config::{Config, GATEWAY_MAC, GuestForward, HostForward, Ipv4, Ipv6, Target, Transport};
 pub use nat::{Nat, Usage};
@@ -41,6 +41,7 @@ pub use wire::Guest;
 use crate::OpenError;
 use crate::frame::{Accepts, Frame};
 use crate::link::{Backend, BackendInfo, Link};
+use crate::waiter::Waiter;
 
 /// A user network with its thread.
 pub struct User {
@@ -49,9 +50,7 @@ pub struct User {
 
 struct Shared {
     nat: Mutex<Nat>,
-    poller: Arc<Poller>,
-    link: OnceLock<Weak<Link>>,
-    stop: AtomicBool,
+    waiter: Waiter,
     /// The poller waits longer than a time-out that was set meanwhile.
     waits_long: AtomicBool,
     description: String,
@@ -73,11 +72,7 @@ impl Guest for Nobody {
 impl User {
     /// A network; its ports are open when this returns.
     pub fn new(config: Config) -> Result<User, OpenError> {
-        let io = |error| OpenError::Io {
-            what: "cannot wait for sockets".into(),
-            error,
-        };
-        let poller = Arc::new(Poller::new().map_err(io)?);
+        let waiter = Waiter::new()?;
         let description = match (&config.ipv4, &config.ipv6) {
             (Some(v4), _) => format!(
                 "net={}/{},restrict={}",
@@ -88,13 +83,11 @@ impl User {
             (None, Some(v6)) => format!("ipv6-net={}/{}", v6.prefix, v6.length),
             (None, None) => String::new(),
         };
-        let nat = Nat::new(config, poller.clone(), &Nobody, Instant::now())?;
+        let nat = Nat::new(config, waiter.poller().clone(), &Nobody, Instant::now())?;
         Ok(User {
             shared: Arc::new(Shared {
                 nat: Mutex::new(nat),
-                poller,
-                link: OnceLock::new(),
-                stop: AtomicBool::new(false),
+                waiter,
                 waits_long: AtomicBool::new(false),
                 description,
             }),
@@ -113,14 +106,10 @@ impl User {
 }
 
 impl Shared {
-    fn link(&self) -> Option<Arc<Link>> {
-        self.link.get().and_then(Weak::upgrade)
-    }
-
     /// The thread: waits for sockets, and for time to pass.
     fn run(&self) {
         let mut events = Events::new();
-        while !self.stop.load(Ordering::SeqCst) {
+        while !self.waiter.ended() {
             let patience = {
                 let nat = self.nat.lock();
                 let patience = nat.patience();
@@ -129,11 +118,13 @@ impl Shared {
                 patience
             };
             events.clear();
-            if let Err(error) = self.poller.wait(&mut events, Some(patience)) {
+            if let Err(error) = self.waiter.poller().wait(&mut events, Some(patience)) {
                 tracing::error!("the user network stops: {error}");
                 return;
             }
-            let Some(link) = self.link() else { return };
+            let Some(link) = self.waiter.link() else {
+                return;
+            };
             let mut nat = self.nat.lock();
             let now = Instant::now();
             for event in events.iter() {
@@ -149,14 +140,14 @@ impl Shared {
             && nat.patience() <= Duration::from_millis(50)
             && self.waits_long.swap(false, Ordering::SeqCst)
         {
-            let _ = self.poller.notify();
+            self.waiter.notify();
         }
     }
 }
 
 impl Backend for User {
     fn transmit(&self, frame: &Frame<'_>) -> bool {
-        if let Some(link) = self.shared.link() {
+        if let Some(link) = self.shared.waiter.link() {
             let mut nat = self.shared.nat.lock();
             nat.frame(&*link, Instant::now(), frame);
         }
@@ -164,7 +155,7 @@ impl Backend for User {
     }
 
     fn flush(&self) {
-        if let Some(link) = self.shared.link() {
+        if let Some(link) = self.shared.waiter.link() {
             let mut nat = self.shared.nat.lock();
             nat.flush(&*link, Instant::now());
             self.shared.hurry(&nat);
@@ -179,7 +170,7 @@ impl Backend for User {
     }
 
     fn receive_ready(&self) {
-        if let Some(link) = self.shared.link() {
+        if let Some(link) = self.shared.waiter.link() {
             let mut nat = self.shared.nat.lock();
             nat.resume(&*link, Instant::now());
             self.shared.hurry(&nat);
@@ -187,16 +178,8 @@ impl Backend for User {
     }
 
     fn start(&self, link: Weak<Link>) {
-        if self.shared.link.set(link).is_err() {
-            return;
-        }
         let shared = self.shared.clone();
-        let started = std::thread::Builder::new()
-            .name("network".into())
-            .spawn(move || shared.run());
-        if let Err(error) = started {
-            tracing::error!("cannot start the thread of a network: {error}");
-        }
+        self.shared.waiter.start(link, move || shared.run());
     }
 
     fn info(&self) -> BackendInfo {
@@ -207,8 +190,7 @@ impl Backend for User {
     }
 
     fn stop(&self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
-        let _ = self.shared.poller.notify();
+        self.shared.waiter.end();
     }
 }
 
