@@ -274,3 +274,34 @@ fn options() -> Result<()> {
     )?;
     Ok(())
 }
+
+/// What QEMU has and Dormer has not is refused by its name, with what to use instead where there is something.
+#[test]
+fn what_is_not_there() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    for (arguments, says) in [
+        ("-netdev hubport,id=n,hubid=0", "'hubport'"),
+        ("-netdev dgram,id=n,local.type=inet", "'dgram'"),
+        ("-netdev l2tpv3,id=n", "'l2tpv3'"),
+        ("-netdev socket,id=n,mcast=230.0.0.1:1234", "mcast="),
+        ("-netdev user,id=n,smb=/tmp", "smb="),
+        ("-nic user,model=e1000e", "Unsupported NIC model: e1000e"),
+        ("-nic user,model=usb-ncm", "Add -device qemu-xhci"),
+        ("-netdev user,id=n -device usb-net,netdev=n", "use usb-ncm"),
+        ("-device virtio-gpu-gl-pci", "use virtio-gpu-pci"),
+        ("-device virtio-sound-pci", "intel-hda"),
+        ("-audiodev sdl,id=a", "'sdl'"),
+        ("-tpmdev passthrough,id=t", "-tpmdev managed"),
+        ("-display spice-app", "-display web"),
+        ("-object filter-mirror,id=f,netdev=n", "'filter-mirror'"),
+    ] {
+        refused(folder.path(), &format!("{VIRT} {arguments}"), &[says])?;
+    }
+    #[cfg(not(target_os = "macos"))]
+    refused(
+        folder.path(),
+        &format!("{VIRT} -nic vmnet-shared"),
+        &["'vmnet-shared'", "macOS"],
+    )?;
+    Ok(())
+}

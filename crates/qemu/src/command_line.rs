@@ -146,6 +146,14 @@ pub fn parse(arguments: &[String]) -> Result<Request, Error> {
         .map_err(|e| at(e, option))?;
         line.machine.devices.push(device);
     }
+    let has_usb = |d: &Device| matches!(d.kind, Kind::Xhci { .. });
+    if !networks.usb_nics.is_empty() && !line.machine.devices.iter().any(has_usb) {
+        return Err(
+            Error::new("-nic model=usb-ncm: No 'usb-bus' bus found for device 'usb-ncm'")
+                .hint("Add -device qemu-xhci"),
+        );
+    }
+    line.machine.devices.append(&mut networks.usb_nics);
     line.machine.devices.extend(sound.devices()?);
     line.machine.audiodevs = sound.options;
     for id in networks.unused() {

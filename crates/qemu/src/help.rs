@@ -61,7 +61,7 @@ Sound
   -audio DRIVER[,model=hda]      the same for devices that name none; with model, a sound card too
 
 Network
-  -nic user|…[,model=virtio-net-pci][,mac=MAC][,...] | none
+  -nic user|…[,model=virtio-net-pci|usb-ncm][,mac=MAC][,...] | none
                                  a NIC and its back end; without any network option: -nic user
   -netdev user,id=ID[,net=ADDR/BITS][,host=][,dns=][,dhcpstart=][,restrict=on][,hostname=]
          [,hostfwd=tcp|udp:[HADDR]:HPORT-[GADDR]:GPORT][,guestfwd=tcp:ADDR:PORT-cmd:COMMAND]
@@ -91,7 +91,9 @@ pub fn requested(given: &[Given]) -> Result<Option<String>, Error> {
         let value = option.value.as_str();
         let (first, rest) = value.split_once(',').unwrap_or((value, ""));
         let wants = |text: &str| text == "help" || text == "?";
-        let asked = wants(first) || rest.split(',').any(wants);
+        let of_model = |text: &str| text.strip_prefix("model=").is_some_and(wants);
+        let nic = matches!(option.name, "nic" | "net") && value.split(',').any(of_model);
+        let asked = nic || wants(first) || rest.split(',').any(wants);
         if !asked {
             continue;
         }

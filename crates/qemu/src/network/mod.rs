@@ -22,7 +22,8 @@ pub const BACKENDS: &str = "Available netdev backend types:\nsocket\nstream\nuse
 /// NIC models of `-nic`.
 pub const MODELS: &str = "\
 Available NIC models:
-virtio-net-pci
+usb-ncm (on a USB bus; its driver is in the box on Windows 11)
+virtio-net-pci (aka virtio)
 ";
 
 /// What the network options ask for.
@@ -32,6 +33,8 @@ pub struct Networks {
     pub filters: Vec<Filter>,
     /// NICs of `-nic` and `-net`, which come before all `-device`s.
     pub nics: Vec<Device>,
+    /// Those on a USB bus, which come after all `-device`s.
+    pub usb_nics: Vec<Device>,
     /// Back ends that a NIC has.
     used: HashSet<String>,
     /// Addresses that are given.
@@ -45,6 +48,7 @@ pub struct Networks {
 
 /// A NIC to be.
 struct Nic {
+    usb: bool,
     netdev: Option<String>,
     mac: Option<[u8; 6]>,
     id: Option<String>,
@@ -158,6 +162,23 @@ impl Networks {
     }
 
     fn add(&mut self, nic: Nic) -> Result<(), Error> {
+        if nic.usb {
+            if let Some(netdev) = &nic.netdev {
+                self.claim(netdev, "usb-ncm")?;
+            }
+            let mac = self.mac(nic.mac);
+            self.usb_nics.push(Device {
+                id: nic.id,
+                bus: None,
+                address: None,
+                bootindex: None,
+                kind: Kind::UsbNcm {
+                    netdev: nic.netdev,
+                    mac,
+                },
+            });
+            return Ok(());
+        }
         if let Some(netdev) = &nic.netdev {
             self.claim(netdev, "virtio-net-device")?;
         }
@@ -375,13 +396,14 @@ fn rom(values: &mut KeyValues) -> Result<(), Error> {
 
 /// What `-nic` and `-net nic` say of the NIC.
 fn nic_values(values: &mut KeyValues) -> Result<Nic, Error> {
-    let model = values.take("model");
-    if let Some(model) = &model
-        && !["virtio", "virtio-net", "virtio-net-pci"].contains(&model.as_str())
-    {
-        return Err(Error::new(format!("Unsupported NIC model: {model}"))
-            .hint("Use -nic model=help to list the models there are"));
-    }
+    let usb = match values.take("model").as_deref() {
+        None | Some("virtio" | "virtio-net" | "virtio-net-pci") => false,
+        Some("usb-ncm") => true,
+        Some(model) => {
+            return Err(Error::new(format!("Unsupported NIC model: {model}"))
+                .hint("Use -nic model=help to list the models there are"));
+        }
+    };
     let mac = match (values.take("mac"), values.take("macaddr")) {
         (Some(mac), _) | (None, Some(mac)) => Some(parse_mac(&mac)?),
         (None, None) => None,
@@ -390,11 +412,18 @@ fn nic_values(values: &mut KeyValues) -> Result<Nic, Error> {
         .take("addr")
         .map(|a| crate::command_line::slot(&a))
         .transpose()?;
+    let vectors = values.take_number("vectors")?.map(|n| n as u16);
+    if usb && (address.is_some() || vectors.is_some()) {
+        return Err(Error::new(
+            "addr= and vectors= are of PCI devices, and usb-ncm is on a USB bus",
+        ));
+    }
     Ok(Nic {
+        usb,
         netdev: None,
         mac,
         id: values.take("id"),
-        vectors: values.take_number("vectors")?.map(|n| n as u16),
+        vectors,
         address,
     })
 }

@@ -53,6 +53,23 @@ fn a_default_nic_unless_somebody_speaks_of_the_network() {
 }
 
 #[test]
+fn a_nic_on_a_usb_bus() {
+    let all = networks(&[
+        ("nic", "user,model=usb-ncm,mac=52:54:00:00:00:07,id=u"),
+        ("nic", "user"),
+    ])
+    .unwrap();
+    assert_eq!((all.nics.len(), all.usb_nics.len()), (1, 1));
+    // The name is the back end's.
+    assert_eq!(all.networks[0].id, "u");
+    assert!(matches!(&all.usb_nics[0].kind, Kind::UsbNcm { netdev: Some(_), mac } if mac[5] == 7));
+    assert_eq!(all.unused().count(), 0);
+    for bad in ["user,model=usb-ncm,addr=3", "user,model=usb-ncm,vectors=2"] {
+        assert!(networks(&[("nic", bad)]).is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn addresses_are_each_given_once() {
     let mut networks = Networks::default();
     assert_eq!(
