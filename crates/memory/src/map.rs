@@ -1,7 +1,7 @@
 //! What lies at each physical address.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
 use parking_lot::RwLock;
 
@@ -77,8 +77,47 @@ pub struct MapError {
 #[derive(Default)]
 pub struct AddressSpace {
     regions: RwLock<Vec<Region>>,
+    largest: Largest,
     generation: AtomicU64,
     code: Arc<Code>,
+}
+
+/// The largest region of RAM, found without a lock: walks of translation tables look here most.
+#[derive(Default)]
+struct Largest {
+    /// Odd while the others change.
+    version: AtomicU64,
+    start: AtomicU64,
+    size: AtomicU64,
+    host: AtomicUsize,
+}
+
+impl Largest {
+    /// The host address of what is at `address`, and how much of the region follows.
+    fn find(&self, address: u64) -> Option<(usize, u64)> {
+        let version = self.version.load(Ordering::Acquire);
+        let offset = address.wrapping_sub(self.start.load(Ordering::Relaxed));
+        let size = self.size.load(Ordering::Relaxed);
+        let host = self.host.load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        let same = version & 1 == 0 && self.version.load(Ordering::Relaxed) == version;
+        (same && offset < size).then(|| (host.wrapping_add(offset as usize), size - offset))
+    }
+
+    /// Follows a change of the regions, whose lock is held.
+    fn follow(&self, regions: &[Region]) {
+        let ram = regions.iter().filter_map(|r| match r.mapping {
+            Mapping::Ram { host } => Some((r.size, r.start, host)),
+            _ => None,
+        });
+        let (size, start, host) = ram.max().unwrap_or_default();
+        self.version.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        self.start.store(start, Ordering::Relaxed);
+        self.size.store(size, Ordering::Relaxed);
+        self.host.store(host, Ordering::Relaxed);
+        self.version.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 impl AddressSpace {
@@ -106,6 +145,7 @@ impl AddressSpace {
                 mapping,
             },
         );
+        self.largest.follow(&regions);
         drop(regions);
         self.changed();
         Ok(())
@@ -118,6 +158,7 @@ impl AddressSpace {
             return false;
         };
         regions.remove(at);
+        self.largest.follow(&regions);
         drop(regions);
         self.changed();
         true
@@ -140,7 +181,19 @@ impl AddressSpace {
     }
 
     /// What answers at `address`, or `None` where nothing does (an external abort).
+    #[inline]
     pub fn find(&self, address: u64, write: bool) -> Option<Found> {
+        match self.largest.find(address) {
+            Some((host, contiguous)) => Some(Found::Memory {
+                host: host as *mut u8,
+                contiguous,
+                writable: true,
+            }),
+            None => self.find_region(address, write),
+        }
+    }
+
+    fn find_region(&self, address: u64, write: bool) -> Option<Found> {
         let regions = self.regions.read();
         let at = regions
             .partition_point(|r| r.start <= address)
@@ -275,6 +328,33 @@ mod tests {
         assert_eq!(space.read(0, 0xfff, 1), None);
         assert!(space.unmap(0x1100));
         assert_eq!(space.read(0, 0x1104, 4), None);
+    }
+
+    #[test]
+    fn ram_of_any_size_is_found_while_it_is_there() {
+        let space = AddressSpace::new();
+        let host = |at: u64| match space.find(at, true) {
+            Some(Found::Memory {
+                host, contiguous, ..
+            }) => Some((host as usize, contiguous)),
+            _ => None,
+        };
+        space
+            .map(0x1000, 0x1000, Mapping::Ram { host: 0x10_0000 })
+            .unwrap();
+        space
+            .map(0x4000, 0x2000, Mapping::Ram { host: 0x20_0000 })
+            .unwrap();
+        assert_eq!(host(0x0fff), None);
+        assert_eq!(host(0x1010), Some((0x10_0010, 0xff0)));
+        assert_eq!(host(0x4000), Some((0x20_0000, 0x2000)));
+        assert_eq!(host(0x5fff), Some((0x20_1fff, 1)));
+        assert_eq!(host(0x6000), None);
+        assert!(space.unmap(0x4000));
+        assert_eq!(host(0x4000), None);
+        assert_eq!(host(0x1010), Some((0x10_0010, 0xff0)));
+        assert!(space.unmap(0x1000));
+        assert_eq!(host(0x1010), None);
     }
 
     #[test]
