@@ -33,6 +33,8 @@ struct Queue {
     set: HashMap<u64, (u64, Arc<TimerInner>)>,
     next: u64,
     thread: bool,
+    /// When the thread looks next, at the latest; guest time. 0: it is about to look.
+    looks: u64,
 }
 
 struct TimerInner {
@@ -149,7 +151,9 @@ impl Timer {
         queue.cancel(self.id);
         queue.set.insert(self.id, (deadline, self.inner.clone()));
         queue.due.insert((deadline, self.id));
-        if queue.due.first() == Some(&(deadline, self.id)) {
+        // A deadline that is put off, as most are, wakes nobody: the thread looks in time, and waits again.
+        if deadline < queue.looks {
+            queue.looks = 0;
             self.clock.wake.notify_all();
         }
     }
@@ -183,9 +187,10 @@ fn run(shared: Weak<Shared>) {
                     Some((deadline, _)) if running => deadline - now,
                     _ => u64::MAX,
                 };
-                clock
-                    .wake
-                    .wait_for(&mut queue, Duration::from_nanos(wait.min(1_000_000_000)));
+                let wait = wait.min(1_000_000_000);
+                queue.looks = now.saturating_add(wait);
+                clock.wake.wait_for(&mut queue, Duration::from_nanos(wait));
+                queue.looks = 0;
             }
         }
         drop(queue);
