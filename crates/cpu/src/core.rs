@@ -96,6 +96,8 @@ pub struct Core {
     pub(crate) exit: Option<Exit>,
     /// In CPU_SUSPEND: waits for an interrupt before anything else.
     pub(crate) suspended: bool,
+    /// How often WFI looks before it sleeps.
+    pub(crate) spins: u32,
     /// Debug exceptions may come: the run loop calls [`Core::before_instruction`] and the other hooks around each
     /// instruction. Follows [`Core::key`].
     pub debugging: bool,
@@ -139,6 +141,7 @@ impl Core {
             has_waits: false,
             exit: None,
             suspended: false,
+            spins: crate::service::SPINS,
             debugging: false,
             stepping: false,
             stepped: false,

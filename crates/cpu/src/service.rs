@@ -1,7 +1,7 @@
 //! The edges of a run: entering, polling, waiting and leaving.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aarch64::esr::class;
 
@@ -12,8 +12,12 @@ use crate::signals::attention;
 use crate::tlbi::Invalidate;
 use crate::world::World;
 
-/// How often WFI looks before the thread sleeps: a wake-up by the host costs tens of microseconds.
-const SPINS: u32 = 200;
+/// How often WFI looks before the thread sleeps, as a wake-up by the host costs tens of microseconds: at the least, and where
+/// waits were short lately.
+pub(crate) const SPINS: u32 = 200;
+const MOST_SPINS: u32 = 2000;
+/// What is short.
+const SHORT_WAIT: Duration = Duration::from_micros(80);
 /// WFE without an event, at most: the store that it waits for may come with none (the event stream, a cleared monitor).
 const EVENT_WAIT: Duration = Duration::from_micros(100);
 
@@ -123,18 +127,32 @@ impl Core {
     /// WFI: returns once an interrupt is there (masked or not), or something wants the processor out of its run.
     fn wait_for_interrupt(&mut self, world: &dyn World, tlb: &mut dyn Invalidate) {
         self.update_timers(world);
-        for _ in 0..SPINS {
-            if self.wake_up() || self.signals.pending.load(Ordering::Relaxed) & LEAVING != 0 {
-                return self.check_interrupts();
-            }
+        // As good as parked: who waits for shoot-downs does not wait for this.
+        self.signals.set_running(false);
+        let woken = (0..self.spins).any(|_| {
             std::hint::spin_loop();
+            self.is_woken(Ordering::Relaxed)
+        });
+        self.signals.set_running(true);
+        Core::drain(&self.signals, tlb);
+        if woken {
+            self.spins = (self.spins * 2).min(MOST_SPINS);
+            return self.check_interrupts();
         }
-        loop {
-            if self.wake_up() || self.signals.pending.load(Ordering::SeqCst) & LEAVING != 0 {
-                return;
-            }
+        let start = Instant::now();
+        while !self.is_woken(Ordering::SeqCst) {
             self.park(world, tlb, None);
         }
+        self.spins = if start.elapsed() < SHORT_WAIT {
+            (self.spins * 2).min(MOST_SPINS)
+        } else {
+            (self.spins / 2).max(SPINS)
+        };
+    }
+
+    /// Whether WFI ends, or something wants the processor out of its run.
+    fn is_woken(&self, order: Ordering) -> bool {
+        self.wake_up() || self.signals.pending.load(order) & LEAVING != 0
     }
 
     /// WFE: consumes the event register, or waits for a while. It may always end early, and does where the event might
