@@ -26,6 +26,8 @@ mod sctlr {
     /// EnDB, EnDA, EnIB, EnIA.
     pub const PAUTH: u64 = 1 << 13 | 1 << 27 | 1 << 30 | 1 << 31;
     pub const DSSBS: u64 = 1 << 44;
+    /// M and WXN: what cached translations depend on.
+    pub const TRANSLATION: u64 = 1 | 1 << 19;
 }
 
 /// CNTKCTL_EL1.
@@ -369,8 +371,13 @@ impl Core {
         let new = value & kept | ones;
         let old = std::mem::replace(&mut slot[1], new);
         // A switch of tables leaves cached translations as they are: ASIDs and TLBI say what holds.
-        let cached = matches!(register, r::SCTLR_EL1 | r::TCR_EL1 | r::MAIR_EL1);
-        if cached && old != new {
+        // Linux switches the controls of EL0 with tasks: of SCTLR, what translation depends on counts.
+        let changed = match register {
+            r::SCTLR_EL1 => (old ^ new) & sctlr::TRANSLATION,
+            r::TCR_EL1 | r::MAIR_EL1 => old ^ new,
+            _ => 0,
+        };
+        if changed != 0 {
             self.translation_epoch = self.translation_epoch.wrapping_add(1);
         }
         self.refresh();

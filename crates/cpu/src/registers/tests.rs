@@ -114,6 +114,9 @@ fn translation_controls_make_cached_translations_stale() {
         (r::TCR_EL1, 25, false),
         (r::MAIR_EL1, 0xff, true),
         (r::SCTLR_EL1, 0x30d0_0981, true),
+        // EnIA, A, C
+        (r::SCTLR_EL1, 0xb0d0_0987, false),
+        (r::SCTLR_EL1, 0xb0d8_0987, true),
         (r::TTBR0_EL1, 1 << 48 | 0x4000_0000, false),
         (r::TTBR1_EL1, 0x4000_0000, false),
     ] {
