@@ -183,8 +183,10 @@ impl Interpreter {
         };
         // The last byte's page: if that is another one, its number does not fit this entry.
         let last = address.wrapping_add(u64::from(access.bytes) - 1) & !0xfff;
+        let checked = self.core.key().align_check;
         let aligned = match access.order {
-            Order::Plain | Order::Element(_) => true,
+            Order::Plain => !checked || address & (u64::from(access.size) - 1) == 0,
+            Order::Element(unit) => !checked || address & (u64::from(unit) - 1) == 0,
             _ => address & (u64::from(access.size) - 1) == 0,
         };
         let stack = !access.sp_base || self.core.state.x[31] & 15 == 0;

@@ -230,6 +230,12 @@ fn alignment_is_checked_where_it_must_be() {
     assert_eq!(fault(0xf940_0001, |_| {}), None); // ldr x1, [x0]
     assert_eq!(fault(0xf940_0001, |s| s.sctlr[1] |= 2), Some((0x25, 0x21)));
     assert_eq!(fault(0x3940_0001, |s| s.sctlr[1] |= 2), None); // ldrb
+    // Also where the page was just accessed: ldrb, ldr
+    let known = board.run(&[0x3940_0001, 0xf940_0001], |s| {
+        s.sctlr[1] |= 2;
+        s.x[0] = DATA + 1;
+    });
+    assert_eq!(class(&known), Some(0x25));
     assert_eq!(fault(0xc8df_fc01, |_| {}), Some((0x25, 0x21))); // ldar x1, [x0]
     assert_eq!(fault(0xc85f_7c01, |_| {}), Some((0x25, 0x21))); // ldxr x1, [x0]
     assert_eq!(fault(0xf822_0001, |_| {}), Some((0x25, 0x21))); // ldadd x2, x1, [x0]
