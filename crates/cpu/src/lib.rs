@@ -33,7 +33,8 @@ pub use emit::{
 pub use exception::DataAccess;
 pub use features::{FeatureError, Features, MODELS};
 pub use hypervisor::{Event, Hypervisor};
-pub use interpreter::{Code, Interpreter, Layout};
+pub use interpreter::{Code, Interpreter, Layout, TlbCounts};
+pub use pac::pac_constants;
 pub use signals::Signals;
 pub use state::{Debug, Monitor, Pmu, State, Timers};
 pub use world::{CallOutcome, World};

@@ -46,25 +46,50 @@ fn original(pointer: u64, upper: bool, tbi: bool, bottom: u32) -> u64 {
     pointer & !field | replicate(upper) & field
 }
 
+const C: [u64; 4] = [
+    0x9e37_79b9_7f4a_7c15,
+    0xd1b5_4a32_d192_ed03,
+    0x2545_f491_4f6c_dd1d,
+    0xe703_7ed1_a0b4_28db,
+];
+
+/// Constants of the code, for who computes it elsewhere.
+pub const fn pac_constants() -> [u64; 4] {
+    C
+}
+
+impl State {
+    /// Where codes are in pointers of the lower and the upper half, for instruction and for data keys: the bits that are
+    /// copies of bit 55 in a pointer with none, and those of the code itself.
+    pub fn pac_masks(&self) -> [[[u64; 2]; 2]; 2] {
+        [false, true].map(|data| {
+            [false, true].map(|upper| {
+                let tbi = ignores_top_byte(self, upper, data);
+                let bottom = bottom(self, upper);
+                let top = if tbi { 55 } else { 63 };
+                [mask(top, bottom), field(tbi, bottom)]
+            })
+        })
+    }
+}
+
+/// Bits of a pointer that a code is in.
+const fn field(tbi: bool, bottom: u32) -> u64 {
+    mask(54, bottom) | if tbi { 0 } else { mask(63, 56) }
+}
+
 /// ComputePAC.
 fn code(pointer: u64, modifier: u64, key: [u64; 2]) -> u64 {
     let fold = |a: u64, b: u64| {
         let product = u128::from(a) * u128::from(b);
         product as u64 ^ (product >> 64) as u64
     };
-    let a = fold(
-        pointer ^ key[0] ^ 0x9e37_79b9_7f4a_7c15,
-        modifier ^ key[1] | 1,
-    );
+    let a = fold(pointer ^ key[0] ^ C[0], modifier ^ key[1] | 1);
     let b = fold(
         modifier.rotate_left(32) ^ key[0],
-        pointer.rotate_left(17) ^ key[1] ^ 0xd1b5_4a32_d192_ed03,
+        pointer.rotate_left(17) ^ key[1] ^ C[1],
     );
-    fold(
-        a ^ key[1] ^ 0x2545_f491_4f6c_dd1d,
-        b ^ key[0].rotate_left(29) ^ 0xe703_7ed1_a0b4_28db,
-    ) ^ a.rotate_left(23)
-        ^ b
+    fold(a ^ key[1] ^ C[2], b ^ key[0].rotate_left(29) ^ C[3]) ^ a.rotate_left(23) ^ b
 }
 
 /// AddPAC with key 0 IA, 1 IB, 2 DA, 3 DB.
@@ -86,7 +111,7 @@ pub(crate) fn add(state: &State, key: u32, pointer: u64, modifier: u64) -> u64 {
     if pointer & extension != 0 && pointer & extension != extension {
         code ^= 1 << (top - 1);
     }
-    let field = mask(54, bottom) | if tbi { 0 } else { mask(63, 56) };
+    let field = field(tbi, bottom);
     let selected = replicate(upper) & 1 << 55;
     pointer & !(field | 1 << 55) | code & field | selected
 }
@@ -99,7 +124,7 @@ pub(crate) fn authenticate(state: &State, key: u32, pointer: u64, modifier: u64)
     let tbi = ignores_top_byte(state, upper, data);
     let original = original(pointer, upper, tbi, bottom);
     let code = code(original, modifier, state.pac_keys[key as usize & 3]);
-    let field = mask(54, bottom) | if tbi { 0 } else { mask(63, 56) };
+    let field = field(tbi, bottom);
     if (pointer ^ code) & field == 0 {
         return original;
     }

@@ -44,6 +44,8 @@ pub struct Translation {
     pub hot: Option<u32>,
     /// Host processor features to do without, by their names in /proc/cpuinfo.
     pub masked: Vec<String>,
+    /// Tell `perf` where code is, by `/tmp/perf-PID.map`.
+    pub perf_map: bool,
 }
 
 /// How often a jump back is taken before its loop is made anew, if nothing else was said: making it costs about as much.

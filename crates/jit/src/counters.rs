@@ -15,6 +15,8 @@ pub struct Counters {
     pub entries: u64,
     pub lookups: u64,
     pub links: u64,
+    /// Of the TLB, when last looked at.
+    pub tlb: cpu::TlbCounts,
     /// Instructions executed by the interpreter, by cause.
     causes: Vec<(&'static str, u64)>,
 }
@@ -53,6 +55,12 @@ impl fmt::Display for Counters {
             f,
             "entries {}, look-ups {}, links {}",
             self.entries, self.lookups, self.links
+        )?;
+        let tlb = &self.tlb;
+        writeln!(
+            f,
+            "TLB refills {}; invalidations: all {}, ASID {}, address {}; address spaces switched {}",
+            tlb.refills, tlb.all, tlb.asid, tlb.address, tlb.switches
         )?;
         for (cause, count) in self.fallbacks() {
             writeln!(f, "executed by the interpreter: {count} ({cause})")?;

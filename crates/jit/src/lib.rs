@@ -6,10 +6,14 @@
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod counters;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod perf;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod x64;
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use counters::Counters;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub use perf::PerfMap;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use x64::{HostFeatures, Translator};
 
@@ -22,4 +26,6 @@ pub struct Options {
     pub features: HostFeatures,
     /// Jumps back that are taken before the loop that they close is made anew with more care; `None`: none is.
     pub hot: Option<u32>,
+    /// Where code is told to `perf`.
+    pub perf_map: Option<std::sync::Arc<PerfMap>>,
 }

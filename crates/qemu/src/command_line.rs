@@ -362,6 +362,9 @@ fn translation(machine: &mut Description, values: &mut KeyValues) -> Result<(), 
             n => Some(n.saturating_mul(1 << 20)),
         };
     }
+    if let Some(on) = values.take_bool("perfmap")? {
+        translation.perf_map = on;
+    }
     if let Some(features) = values.take("host-features") {
         for feature in features.split(':') {
             let name = feature.strip_prefix('-').ok_or_else(|| {

@@ -260,6 +260,7 @@ fn executor(core: Core, tier: &Tier) -> Result<Executor> {
         cache: 16 << 20,
         features,
         hot: None,
+        perf_map: None,
     };
     let translator = jit::Translator::new(core, &options)?;
     Ok(Executor::Translator(Box::new(translator)))

@@ -24,7 +24,7 @@ use crate::exception::pstate;
 use crate::semantics::{self, Function};
 use crate::world::World;
 
-pub use self::translated::{Code, Layout};
+pub use self::translated::{Code, Layout, TlbCounts};
 
 use self::memory::Span;
 use self::tlb::{Regime, Set, Tlb};

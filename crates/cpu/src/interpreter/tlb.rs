@@ -4,8 +4,8 @@
 //! used last. So exceptions and context switches change which set is looked at, and forget nothing, but for what EL1
 //! found in the lower half: its non-global entries are listed, and go when the ASID changes.
 //!
-//! An entry holds a 4 KiB page. Larger pages and blocks are cached in such pieces; a set remembers the ranges that it
-//! has pieces of, so that an invalidation by one address of a block finds them all.
+//! An entry holds a 4 KiB page. Larger pages and blocks are cached in such pieces; a set remembers where it
+//! has pieces of them, so that an invalidation by one address of a block finds them all.
 
 #![allow(unsafe_code)] // sets are also reached by pointers that live across calls
 
@@ -22,8 +22,6 @@ const SPACES: usize = 16;
 const LISTED: usize = 64;
 
 const PAGE: u64 = 0xfff;
-/// Bits that tell pages that code was found in.
-const CODE_PAGES: usize = 4096;
 
 /// Low bits of a tag: none of them set means host memory, any access.
 pub const ALIGNED_ONLY: u64 = 1;
@@ -62,33 +60,54 @@ pub struct Details {
     pub block_bits: u8,
 }
 
-/// A range of addresses, for pages larger than an entry.
-#[derive(Clone, Copy, Default)]
-struct Range {
-    first: u64,
-    /// Included; below `first` when empty.
-    last: u64,
-    any: bool,
+/// Bits that tell 2 MiB of addresses apart.
+const LARGE: usize = 4096;
+
+/// Where pages larger than an entry are.
+struct Large {
+    /// A bit for some pieces of 2 MiB each, in which there are such pages.
+    pieces: [u64; LARGE / 64],
+    /// There are larger ones than that.
+    huge: bool,
+}
+
+impl Large {
+    const NONE: Large = Large {
+        pieces: [0; LARGE / 64],
+        huge: false,
+    };
+
+    fn bit(address: u64) -> usize {
+        let piece = address >> 21;
+        (piece ^ piece >> 12) as usize % LARGE
+    }
+
+    fn add(&mut self, address: u64, block_bits: u8) {
+        if block_bits > 21 {
+            self.huge = true;
+        } else {
+            let bit = Large::bit(address);
+            self.pieces[bit / 64] |= 1 << (bit % 64);
+        }
+    }
+
+    fn may_hold(&self, address: u64) -> bool {
+        let bit = Large::bit(address);
+        self.huge || self.pieces[bit / 64] >> (bit % 64) & 1 != 0
+    }
 }
 
 /// Entries of one regime.
 pub struct Set {
     entries: [Entry; ENTRIES],
     details: [Details; ENTRIES],
-    /// Spans that hold all large pages, of the lower and the upper half.
-    large: [Range; 2],
+    large: Large,
     empty: bool,
 }
 
 #[inline(always)]
 const fn index(address: u64) -> usize {
     (address >> 12) as usize % ENTRIES
-}
-
-/// The bit of [`Tlb::code_pages`] for an address.
-const fn code_bit(address: u64) -> usize {
-    let page = address >> 12;
-    (page ^ page >> 12) as usize % CODE_PAGES
 }
 
 /// The address with bits 63:56 copies of bit 55: tags of pointers do not matter to invalidation.
@@ -100,11 +119,13 @@ impl Set {
     /// Where the entries are in it.
     pub const ENTRIES_AT: usize = std::mem::offset_of!(Set, entries);
 
+    // Made on the stack: not for who only looks.
+    #[inline(never)]
     fn allocate() -> Owned {
         Owned(NonNull::from(Box::leak(Box::new(Set {
             entries: [EMPTY; ENTRIES],
             details: [Details::default(); ENTRIES],
-            large: [Range::default(); 2],
+            large: Large::NONE,
             empty: true,
         }))))
     }
@@ -123,7 +144,7 @@ impl Set {
     fn clear(&mut self) {
         if !self.empty {
             self.entries.fill(EMPTY);
-            self.large = Default::default();
+            self.large = Large::NONE;
             self.empty = true;
         }
     }
@@ -136,25 +157,7 @@ impl Set {
         self.entries[i] = entry;
         self.details[i] = details;
         if details.block_bits > 12 {
-            let address = canonical(address);
-            let size = 1u64.checked_shl(details.block_bits.into()).unwrap_or(0);
-            let first = address & size.wrapping_neg();
-            let last = first.wrapping_add(size.wrapping_sub(1));
-            let half = (address >> 63) as usize;
-            let range = &mut self.large[half];
-            *range = if range.any {
-                Range {
-                    first: range.first.min(first),
-                    last: range.last.max(last),
-                    any: true,
-                }
-            } else {
-                Range {
-                    first,
-                    last,
-                    any: true,
-                }
-            };
+            self.large.add(canonical(address), details.block_bits);
         }
     }
 
@@ -182,18 +185,12 @@ impl Set {
         }
     }
 
-    /// Whether `address` may be in a page larger than an entry.
-    fn has_large_page(&self, address: u64) -> bool {
-        let range = &self.large[(address >> 63) as usize];
-        range.any && range.first <= address && address <= range.last
-    }
-
     /// Forgets the page or block that holds `address`; global entries only if `also_local` is false.
     fn remove_address(&mut self, address: u64, also_local: bool) {
         if self.empty {
             return;
         }
-        if self.has_large_page(address) {
+        if self.large.may_hold(address) {
             self.remove_if(|page, details| {
                 let size = 1u64.checked_shl(details.block_bits.into()).unwrap_or(0);
                 (details.global || also_local)
@@ -298,18 +295,39 @@ pub struct Tlb {
     listed: Option<Vec<u64>>,
     /// Always empty.
     nothing: Owned,
-    /// Counts what may have changed where code is found: changes of translations.
-    pub changes: u64,
-    /// A bit for some pages each: those that code was found in since.
-    code_pages: [u64; CODE_PAGES / 64],
+    /// Where code was found, by EL1 and by EL0.
+    kernel_code: FoundCode,
+    user_code: FoundCode,
+    /// Code of EL1 was found through an entry that is not global.
+    local_kernel_code: bool,
+    /// The last number that was given to a version of where code is found.
+    versions: u64,
+    /// That of EL1.
+    kernel_version: u64,
     /// Translated code that is to be forgotten; `None`: all.
     pub stale_code: Vec<Option<(u32, u64)>>,
+    pub counts: Counts,
+}
+
+/// What was done to a TLB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Entries put in.
+    pub refills: u64,
+    /// Invalidations of everything, of an ASID, of an address.
+    pub all: u64,
+    pub asid: u64,
+    pub address: u64,
+    /// Changes of address space.
+    pub switches: u64,
 }
 
 struct User {
     asid: u16,
     last_used: u64,
     set: Owned,
+    /// Names where code is found in this address space, until that may have changed.
+    version: u64,
 }
 
 impl Default for Tlb {
@@ -320,41 +338,58 @@ impl Default for Tlb {
                 asid: 0,
                 last_used: 0,
                 set: Set::allocate(),
+                version: 1,
             }],
             user: 0,
             turn: 0,
             listed: Some(Vec::with_capacity(LISTED)),
             nothing: Set::allocate(),
-            changes: 0,
-            code_pages: [0; CODE_PAGES / 64],
+            kernel_code: FoundCode::default(),
+            user_code: FoundCode::default(),
+            local_kernel_code: false,
+            versions: 1,
+            kernel_version: 1,
             stale_code: Vec::new(),
+            counts: Counts::default(),
         }
     }
 }
 
 impl Tlb {
     /// Makes `asid` the present address space.
+    #[inline(always)]
     pub fn switch(&mut self, asid: u16) {
-        if self.users[self.user].asid == asid {
-            return;
+        if self.users[self.user].asid != asid {
+            self.switch_to(asid);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn switch_to(&mut self, asid: u16) {
         self.drop_local_kernel_entries();
+        self.counts.switches += 1;
         self.turn += 1;
+        let version = self.versions + 1;
         self.user = if let Some(i) = self.users.iter().position(|u| u.asid == asid) {
             i
         } else if self.users.len() < SPACES {
+            self.versions = version;
             self.users.push(User {
                 asid,
                 last_used: 0,
                 set: Set::allocate(),
+                version,
             });
             self.users.len() - 1
         } else {
             let oldest = (0..SPACES)
                 .min_by_key(|&i| self.users[i].last_used)
                 .unwrap_or(0);
+            self.versions = version;
             self.users[oldest].asid = asid;
             self.users[oldest].set.clear();
+            self.users[oldest].version = version;
             oldest
         };
         self.users[self.user].last_used = self.turn;
@@ -386,27 +421,60 @@ impl Tlb {
         self.users[self.user].asid
     }
 
-    /// Code is found at that address, until [`Tlb::changes`] says otherwise.
-    pub fn executes(&mut self, address: u64) {
-        let bit = code_bit(address);
-        self.code_pages[bit / 64] |= 1 << (bit % 64);
+    /// Code is found at that address, in a page or block of that kind, until [`Tlb::version`] says otherwise.
+    pub fn executes(&mut self, regime: Regime, address: u64) {
+        let details = *self.set(regime).details(address);
+        let code = match regime {
+            Regime::User => &mut self.user_code,
+            Regime::Kernel { .. } => {
+                self.local_kernel_code |= !details.global;
+                &mut self.kernel_code
+            }
+        };
+        code.add(canonical(address), details.block_bits);
     }
 
-    /// Whether an invalidation may change where code is found.
-    fn moves_code(&self, invalidation: &Invalidation) -> bool {
-        match *invalidation {
-            Invalidation::Writes(_) | Invalidation::Code { .. } | Invalidation::AllCode => false,
-            Invalidation::All | Invalidation::Asid(_) => true,
+    /// Names where code is found by a regime in the present address space: another number, and it may be elsewhere. Of
+    /// EL1, it holds for code in global pages in every address space.
+    pub fn version(&self, regime: Regime) -> u64 {
+        match regime {
+            Regime::User => self.users[self.user].version,
+            Regime::Kernel { .. } => self.kernel_version,
+        }
+    }
+
+    /// How many versions there were.
+    pub fn versions(&self) -> u64 {
+        self.versions
+    }
+
+    /// Before an invalidation: gives new versions to those for whom code may be found elsewhere after it.
+    fn renew_versions(&mut self, invalidation: &Invalidation) {
+        let (kernel, user, asid) = match *invalidation {
+            Invalidation::Writes(_) | Invalidation::Code { .. } | Invalidation::AllCode => return,
+            Invalidation::All => (true, true, None),
+            Invalidation::Asid(asid) => (self.local_kernel_code, true, Some(asid)),
             Invalidation::Address { address, .. } => {
                 let address = canonical(address);
-                let bit = code_bit(address);
-                let users = self.users.iter().map(|user| &user.set);
-                self.code_pages[bit / 64] >> (bit % 64) & 1 != 0
-                    || self
-                        .kernel
-                        .iter()
-                        .chain(users)
-                        .any(|set| set.has_large_page(address))
+                let (kernel, user) = (&self.kernel_code, &self.user_code);
+                (kernel.touches(address), user.touches(address), None)
+            }
+        };
+        if kernel {
+            self.versions += 1;
+            self.kernel_version = self.versions;
+            self.kernel_code.clear();
+            self.local_kernel_code = false;
+        }
+        if user {
+            for user in &mut self.users {
+                if asid.is_none_or(|asid| asid == user.asid) {
+                    self.versions += 1;
+                    user.version = self.versions;
+                }
+            }
+            if asid.is_none() {
+                self.user_code.clear();
             }
         }
     }
@@ -434,6 +502,7 @@ impl Tlb {
 
     /// Adds an entry.
     pub fn insert(&mut self, regime: Regime, address: u64, entry: Entry, details: Details) {
+        self.counts.refills += 1;
         let set = match regime {
             Regime::User => &mut self.users[self.user].set,
             Regime::Kernel { pan } => {
@@ -453,10 +522,7 @@ impl Tlb {
 impl Invalidate for Tlb {
     fn invalidate(&mut self, invalidation: &Invalidation) {
         let present = self.users[self.user].asid;
-        if self.moves_code(invalidation) {
-            self.changes += 1;
-            self.code_pages.fill(0);
-        }
+        self.renew_versions(invalidation);
         match *invalidation {
             Invalidation::Writes(slot) => {
                 let users = self.users.iter_mut().map(|user| &mut user.set);
@@ -472,6 +538,7 @@ impl Invalidate for Tlb {
                 self.stale_code.push(None);
             }
             Invalidation::All => {
+                self.counts.all += 1;
                 for set in &mut self.kernel {
                     set.clear();
                 }
@@ -485,6 +552,7 @@ impl Invalidate for Tlb {
                 }
             }
             Invalidation::Asid(asid) => {
+                self.counts.asid += 1;
                 if asid == present {
                     self.drop_local_kernel_entries();
                 }
@@ -496,6 +564,7 @@ impl Invalidate for Tlb {
                 }
             }
             Invalidation::Address { address, asid } => {
+                self.counts.address += 1;
                 let address = canonical(address);
                 for set in &mut self.kernel {
                     set.remove_address(address, asid.is_none_or(|asid| asid == present));
@@ -506,6 +575,74 @@ impl Invalidate for Tlb {
                 }
             }
         }
+    }
+}
+
+/// Bits that tell pages that code was found in.
+const CODE_PAGES: usize = 1 << 15;
+/// Larger blocks that code was found in, told one by one.
+const CODE_BLOCKS: usize = 16;
+
+/// Where code was found; it may say so of other addresses too.
+struct FoundCode {
+    /// A bit for some pages each.
+    pages: Box<[u64; CODE_PAGES / 64]>,
+    /// Larger blocks: an address, and the block's bits.
+    blocks: Vec<(u64, u8)>,
+    /// There were more of them.
+    many: bool,
+}
+
+impl Default for FoundCode {
+    fn default() -> FoundCode {
+        FoundCode {
+            pages: Box::new([0; CODE_PAGES / 64]),
+            blocks: Vec::with_capacity(CODE_BLOCKS),
+            many: false,
+        }
+    }
+}
+
+impl FoundCode {
+    fn bit(address: u64) -> usize {
+        let page = address >> 12;
+        (page ^ page >> 15) as usize % CODE_PAGES
+    }
+
+    fn contains(block: (u64, u8), address: u64) -> bool {
+        let size = 1u64.checked_shl(block.1.into()).unwrap_or(0);
+        (block.0 ^ address) & size.wrapping_neg() == 0
+    }
+
+    fn add(&mut self, address: u64, block_bits: u8) {
+        let bit = FoundCode::bit(address);
+        self.pages[bit / 64] |= 1 << (bit % 64);
+        if block_bits > 12
+            && !self.many
+            && !self
+                .blocks
+                .iter()
+                .any(|&b| b.1 == block_bits && FoundCode::contains(b, address))
+        {
+            self.many = self.blocks.len() == CODE_BLOCKS;
+            if !self.many {
+                self.blocks.push((address, block_bits));
+            }
+        }
+    }
+
+    /// Whether code may have been found in the page or block that an address is in.
+    fn touches(&self, address: u64) -> bool {
+        let bit = FoundCode::bit(address);
+        self.many
+            || self.pages[bit / 64] >> (bit % 64) & 1 != 0
+            || self.blocks.iter().any(|&b| FoundCode::contains(b, address))
+    }
+
+    fn clear(&mut self) {
+        self.pages.fill(0);
+        self.blocks.clear();
+        self.many = false;
     }
 }
 

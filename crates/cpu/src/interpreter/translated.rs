@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::core::{Core, Exit, Taken};
 use crate::emit::Flow;
+use crate::exception::pstate;
 use crate::state::State;
 use crate::world::World;
 
 use super::Interpreter;
+pub use super::tlb::Counts as TlbCounts;
 use super::tlb::{ENTRIES, Entry, Set};
 
 /// Where generated code finds what it works on: offsets in bytes.
@@ -32,6 +34,8 @@ pub struct Layout {
     pub write: usize,
     /// What to add to the address.
     pub addend: usize,
+    /// From an [`Interpreter`] to a byte that is not 0 while the next DSB has something to wait for.
+    pub waits: usize,
 }
 
 impl Layout {
@@ -46,6 +50,7 @@ impl Layout {
         read: offset_of!(Entry, read),
         write: offset_of!(Entry, write),
         addend: offset_of!(Entry, addend),
+        waits: offset_of!(Interpreter, core) + offset_of!(Core, has_waits),
     };
 }
 
@@ -132,7 +137,7 @@ impl Interpreter {
             self.code_page = super::NO_PAGE;
             return self.code();
         }
-        self.tlb.executes(self.core.state.pc);
+        self.tlb.executes(self.regime, self.core.state.pc);
         Some(Code {
             host: self.code_host,
             physical: details.physical,
@@ -189,14 +194,30 @@ impl Interpreter {
         self.core.signals.pending.load(Ordering::Relaxed) != 0
     }
 
+    /// Whether the next instruction may not be what is at the PC: the guest's debugger is at work, or PSTATE.IL is set.
+    pub fn is_diverted(&self) -> bool {
+        self.core.debugging || self.core.state.pstate & pstate::IL != 0
+    }
+
     /// Translated code that is to be forgotten: entry of [`::memory::Code`] and lines; `None` for all.
     pub fn stale_code(&mut self) -> &mut Vec<Option<(u32, u64)>> {
         &mut self.tlb.stale_code
     }
 
-    /// Counts changes of translations: where code is found at a virtual address may be another since.
-    pub fn translation_changes(&self) -> u64 {
-        self.tlb.changes
+    /// Names where code is found at present: another number than before, and it may be elsewhere. Code of EL1 that is not
+    /// global depends on the address space besides.
+    pub fn code_version(&self) -> u64 {
+        self.tlb.version(self.regime)
+    }
+
+    /// How many numbers [`Interpreter::code_version`] has had, of any exception level and address space.
+    pub fn code_versions(&self) -> u64 {
+        self.tlb.versions()
+    }
+
+    /// What was done to the TLB so far.
+    pub fn tlb_counts(&self) -> TlbCounts {
+        self.tlb.counts
     }
 
     /// Counts changes of the machine's memory map that were noticed.

@@ -1,7 +1,10 @@
 //! Processors that execute generated code.
 
+use std::sync::Arc;
+
 use cpu::{Interpreter, World};
-use jit::{HostFeatures, Options, Translator};
+use jit::{HostFeatures, Options, PerfMap, Translator};
+use parking_lot::Mutex;
 
 use super::Executor;
 use crate::{Config, Error, Translation};
@@ -19,11 +22,31 @@ pub fn options(config: &Config) -> Result<Options, Error> {
             )));
         }
     }
+    let perf_map = if config.translation.perf_map {
+        Some(perf_map()?)
+    } else {
+        None
+    };
     Ok(Options {
         cache: config.translation.cache_of_each(config.mpidrs.len()),
         features,
         hot: config.translation.hot(),
+        perf_map,
     })
+}
+
+/// The process's map for `perf`.
+fn perf_map() -> Result<Arc<PerfMap>, Error> {
+    static MAP: Mutex<Option<Arc<PerfMap>>> = Mutex::new(None);
+    let mut map = MAP.lock();
+    if let Some(map) = &*map {
+        return Ok(map.clone());
+    }
+    let new = PerfMap::create().map_err(|error| {
+        let path = PerfMap::path();
+        Error::Host(format!("{}: {error}", path.display()))
+    })?;
+    Ok(map.insert(Arc::new(new)).clone())
 }
 
 /// Whether this host, less what is masked, has what generated code needs.

@@ -51,6 +51,11 @@ impl Machine {
         let known = &mut self.side.pooled;
         self.frame.pool[*known..emitter.pool.len()].copy_from_slice(&emitter.pool[*known..]);
         *known = emitter.pool.len();
+        if let Some(map) = &self.side.perf_map {
+            let address = self.frame.page | u64::from(offset);
+            let el = self.interpreter.core().key().el;
+            map.add(emitter.asm.origin, emitter.asm.bytes.len(), el, address);
+        }
         self.side.cache.place(
             page,
             offset,

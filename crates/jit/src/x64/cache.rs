@@ -17,7 +17,7 @@ use super::thunks;
 /// More than a block's code ever takes, however long its instructions' code is: what is longer is cut and made again.
 pub const BLOCK_BYTES: usize = 48 << 10;
 /// For the thunks.
-const HEAD: usize = 4096;
+const HEAD: usize = 8192;
 const ABSENT: u32 = u32::MAX;
 /// Instructions in a page.
 const WORDS: usize = 1024;

@@ -100,6 +100,7 @@ impl Emitter {
             r::TTBR0_EL1 if !write => frame::TTBR0_EL1,
             r::TTBR1_EL1 if !write => frame::TTBR1_EL1,
             r::VBAR_EL1 if !write => frame::VBAR_EL1,
+            r::CONTEXTIDR_EL1 if !write => frame::CONTEXTIDR_EL1,
             _ => return None,
         })
     }
@@ -556,12 +557,12 @@ impl Emit for Emitter {
             }
             Barrier::Speculation => Ok(Flow::Next),
             Barrier::Dsb(_) => {
-                self.fail("dsb");
+                self.data_barrier();
                 Ok(Flow::Next)
             }
             Barrier::Isb => {
-                self.fail("isb");
-                Ok(Flow::Ends)
+                self.instruction_barrier();
+                Ok(Flow::Next)
             }
         }
     }
@@ -628,7 +629,14 @@ impl Emit for Emitter {
         if register == r::DAIF && self.key.el == 1 {
             return Ok(self.masks());
         }
-        match self.plain_register(register, false) {
+        if let Some(value) = self.constant_register(register) {
+            return Ok(value);
+        }
+        if matches!(register, r::CNTVCT_EL0 | r::CNTPCT_EL0) {
+            return Ok(self.counter(register, functions::counter as *const () as usize));
+        }
+        let plain = self.plain_register(register, false);
+        match plain.or_else(|| self.key_register(register)) {
             Some(from) => {
                 let to = self.take();
                 self.asm.load(true, to, from);
@@ -650,7 +658,11 @@ impl Emit for Emitter {
             self.write_masks(value);
             return Ok(Flow::Next);
         }
-        match self.plain_register(register, true) {
+        if self.write_half(register, value) {
+            return Ok(Flow::Next);
+        }
+        let plain = self.plain_register(register, true);
+        match plain.or_else(|| self.key_register(register)) {
             Some(to) => {
                 let reg = self.in_register(value);
                 self.asm.store(8, to, reg.0);
@@ -680,19 +692,11 @@ impl Emit for Emitter {
     }
 
     fn pac_add(&mut self, key: u32, pointer: Value, modifier: Value) -> Value {
-        let key = self.constant(key.into());
-        self.call(
-            functions::pac_add as *const () as usize,
-            &[pointer, modifier, key],
-        )
+        self.authenticated(false, key, pointer, modifier)
     }
 
     fn pac_authenticate(&mut self, key: u32, pointer: Value, modifier: Value) -> Value {
-        let key = self.constant(key.into());
-        self.call(
-            functions::pac_authenticate as *const () as usize,
-            &[pointer, modifier, key],
-        )
+        self.authenticated(true, key, pointer, modifier)
     }
 
     fn pac_strip(&mut self, data: bool, pointer: Value) -> Value {

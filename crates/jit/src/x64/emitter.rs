@@ -194,6 +194,8 @@ pub struct Thunks {
     pub hot: usize,
     /// The function that [`Thunks::interpret`] calls.
     pub interpret_function: usize,
+    /// Of each key for pointers: adds a code, checks it.
+    pub pointers: [(usize, usize); super::pointers::KEYS],
 }
 
 /// A direct jump out of a block that is not linked yet.

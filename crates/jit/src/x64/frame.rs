@@ -90,7 +90,7 @@ impl Homes {
 }
 
 /// Entries of the jump cache.
-pub const JUMPS: usize = 2048;
+pub const JUMPS: usize = 8192;
 
 /// Where code is, by virtual address.
 #[derive(Clone, Copy, Default)]
@@ -127,6 +127,9 @@ pub struct Frame {
     pub heat: [i32; HEATS],
     /// Constants that code looks up.
     pub pool: [u128; POOL],
+    /// Where codes are in pointers of each half, by instruction and by data keys: the bits that are to be the same before
+    /// there is one, and its own.
+    pub pac_masks: [[[u64; 2]; 2]; 2],
 }
 
 /// Counts of jumps back.
@@ -186,6 +189,14 @@ pub const FLAGS: Mem = frame_field!(flags);
 pub const MXCSR_START: Mem = frame_field!(mxcsr_start);
 pub const MXCSR: Mem = frame_field!(mxcsr);
 
+/// A mask of [`Frame::pac_masks`] for a key; `half` holds 16 for the upper half, else 0.
+pub fn pac_mask(key: usize, half: Reg, which: usize) -> Mem {
+    let data = usize::from(key >= 2);
+    let masks = offset_of!(Machine, frame) + offset_of!(Frame, pac_masks);
+    let mem = in_machine(masks + 32 * data + 8 * which);
+    Mem::indexed(mem.base, half, 1, mem.disp)
+}
+
 /// The pointers to the TLB sets.
 pub const DATA: Mem = in_machine(offset_of!(Machine, interpreter) + Layout::THIS.data);
 pub const USER: Mem = in_machine(offset_of!(Machine, interpreter) + Layout::THIS.user);
@@ -226,6 +237,19 @@ state_field! {
     TTBR0_EL1 ttbr0 1;
     TTBR1_EL1 ttbr1 1;
     VBAR_EL1 vbar 1;
+    CONTEXTIDR_EL1 contextidr 1;
+}
+
+/// MDSCR_EL1.
+pub const MDSCR_EL1: Mem = in_state(offset_of!(State, debug) + offset_of!(cpu::Debug, mdscr));
+/// CNTKCTL_EL1.
+pub const CNTKCTL_EL1: Mem = in_state(offset_of!(State, cntkctl_el1));
+/// A byte that is not 0 while the next DSB has something to wait for.
+pub const WAITS: Mem = in_machine(offset_of!(Machine, interpreter) + Layout::THIS.waits);
+
+/// A half of a pointer authentication key.
+pub fn pac_key(key: usize, half: usize) -> Mem {
+    in_state(offset_of!(State, pac_keys) + 16 * key + 8 * half)
 }
 
 pub const PSTATE: Mem = in_state(offset_of!(State, pstate));

@@ -25,6 +25,17 @@ pub extern "C" fn crc32(machine: *mut Machine, accumulator: u64, data: u64, byte
     )
 }
 
+/// The virtual or the physical counter.
+pub extern "C" fn counter(machine: *mut Machine, is_virtual: u64) -> u64 {
+    let core = machine!(machine).interpreter.core();
+    let offset = if is_virtual != 0 {
+        core.state.timers.cntvoff
+    } else {
+        0
+    };
+    core.shared.counter().wrapping_sub(offset)
+}
+
 pub extern "C" fn pac_add(machine: *mut Machine, pointer: u64, modifier: u64, key: u64) -> u64 {
     Emit::pac_add(
         &mut machine!(machine).interpreter,

@@ -1,4 +1,4 @@
-//! PSTATE.DAIF in generated code. What concerns D, which debugging depends on, is left to the interpreter; so is unmasking
+//! PSTATE.DAIF in generated code. Changes of D are left to the interpreter where debug exceptions may come; so is unmasking
 //! while an interrupt line is high.
 
 use super::assembler::{Alu, Cc, Mem};
@@ -8,6 +8,8 @@ use super::frame;
 /// D, A, I, F in PSTATE.
 const DAIF: i32 = 0x3c0;
 const D: i32 = 0x200;
+/// MDSCR_EL1's SS and MDE: without both, debug exceptions are off and D means nothing.
+const DEBUGGING: i32 = 0x8001;
 
 impl Emitter {
     fn leave_if_interrupted(&mut self) {
@@ -22,8 +24,13 @@ impl Emitter {
     /// DAIFSet and DAIFClr of EL1.
     pub(super) fn change_masks(&mut self, set: bool, immediate: u32) {
         let bits = (immediate as i32 & 15) << 6;
-        if bits & D != 0 || self.key.el != 1 {
+        if self.key.el != 1 {
             return self.fail("pstate");
+        }
+        if bits & D != 0 {
+            let slow = self.slow_label();
+            self.asm.test_constant(false, frame::MDSCR_EL1, DEBUGGING);
+            self.asm.jcc(Cc::Ne, slow);
         }
         if set {
             self.asm.alu_constant(Alu::Or, false, frame::PSTATE, bits);
@@ -47,12 +54,8 @@ impl Emitter {
         let new = self.take();
         self.evaluate(value, new);
         self.asm.alu_constant(Alu::And, false, new, DAIF);
-        let changed = self.take();
-        self.asm.load(false, changed, frame::PSTATE);
-        self.asm.alu(Alu::Xor, false, changed, new);
-        self.asm.test_constant(false, changed, D);
+        self.asm.test_constant(false, frame::MDSCR_EL1, DEBUGGING);
         self.asm.jcc(Cc::Ne, slow);
-        self.release(changed);
         self.leave_if_interrupted();
         self.asm.alu_constant(Alu::And, false, frame::PSTATE, !DAIF);
         self.asm.alu_memory(Alu::Or, false, frame::PSTATE, new);

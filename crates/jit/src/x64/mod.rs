@@ -4,9 +4,10 @@
 //! - [`emitter`] is what instruction semantics are run on to make code: `emit` is its side of [`cpu::Emit`], `vector` its
 //!   part for vectors and floating point, with `vector_lanes`, `vector_float` and `vector_crypto`.
 //! - `loops` finds loops that are worth more, by what `record` says that instructions do, and `loop_code` emits them.
-//! - `atomic`: atomics and exclusives; `interrupts`: masks of interrupts.
+//! - `atomic`: atomics and exclusives; `interrupts`: masks of interrupts; `system`: system registers and barriers; `pointers`:
+//!   pointer authentication.
 //! - [`frame`] is what generated code works on; [`functions`] what it calls for single operations.
-//! - [`region`], [`cache`]: where code is. [`thunks`]: code that all blocks share. [`blocks`]: how blocks are made.
+//! - [`region`], [`cache`], [`names`]: where code is. [`thunks`]: code that all blocks share. [`blocks`]: how blocks are made.
 //! - [`translator`] is the processor that executes all that.
 
 mod assembler;
@@ -21,8 +22,11 @@ mod functions;
 mod interrupts;
 mod loop_code;
 mod loops;
+mod names;
+mod pointers;
 mod record;
 mod region;
+mod system;
 mod thunks;
 mod translator;
 mod vector;

@@ -8,7 +8,7 @@ use super::assembler::{
     Alu, Assembler, Cc, Mem, R12, R13, R14, R15, RAX, RBP, RBX, RDI, RDX, RSI, RSP, Reg, Xmm,
 };
 use super::emitter::Thunks;
-use super::{frame, vector};
+use super::{frame, pointers, vector};
 
 /// What thunks call: addresses of functions.
 pub struct Functions {
@@ -110,6 +110,10 @@ pub fn emit(origin: usize, functions: &Functions) -> (Vec<u8>, Thunks) {
     }
     asm.alu_constant(Alu::Add, true, RSP, size);
     asm.ret();
+
+    for key in 0..pointers::KEYS {
+        thunks.pointers[key] = pointers::emit(&mut asm, origin, key, thunks.call);
+    }
 
     asm.finish();
     (asm.bytes, thunks)

@@ -4,53 +4,44 @@
 use std::io;
 use std::marker::PhantomData;
 
-use cpu::{Core, Exit, Flow, Interpreter, Key, State, World};
+use cpu::{Core, Exit, Flow, Interpreter, State, World};
 
 use super::cache::{BlockId, Cache, ExitId};
 use super::emitter::{BLOCK, Emitter};
-use super::frame::{self, Frame, HEATS, JUMPS, Jump, Machine, POOL};
+use super::frame::{self, Frame, HEATS, Machine, POOL};
+use super::names::Names;
 use super::thunks;
 use crate::{Counters, Options};
 
 /// MXCSR with every exception masked, rounding to nearest: its value at the start of a program.
 const MXCSR: u32 = 0x1f80;
-/// Keys with a number, at most.
-const KEYS: usize = 0x1000;
 
 /// What only functions use.
 pub struct Side {
     pub cache: Cache,
     pub emitter: Emitter,
-    jumps: Box<[Jump; JUMPS]>,
-    /// Keys that code was made for, by their number.
-    keys: Vec<Key>,
-    present: Option<Present>,
+    pub(super) names: Names,
+    /// TCR_EL1 that [`Frame::pac_masks`] are of.
+    pub(super) tcr: u64,
+    pub(super) perf_map: Option<std::sync::Arc<crate::PerfMap>>,
     /// Code of EL1 was found through an entry that is not global: where it is depends on the ASID.
-    local_kernel: bool,
+    pub(super) local_kernel: bool,
     /// What the cache was filled under.
-    map_generation: u64,
-    evictions: u64,
-    /// Of [`Present::key`].
+    pub(super) map_generation: u64,
+    pub(super) evictions: u64,
+    /// The number of the present key.
     pub key: u16,
     pub counters: Counters,
     /// Instructions in a block, at most.
     pub limit: usize,
     /// Execution leaves after a block.
-    stepping: bool,
+    pub(super) stepping: bool,
     /// Jumps back until a loop is made; `None`: none is made.
     pub hot: Option<u32>,
     /// A loop is to be made at the PC.
     make_loop: bool,
     /// Constants of the emitter that the frame has.
     pub pooled: usize,
-}
-
-/// What the meaning of addresses of code depends on.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Present {
-    key: Key,
-    asid: u16,
-    changes: u64,
 }
 
 /// One processor, executing by generated code.
@@ -68,10 +59,7 @@ impl Translator {
             hot: hot as *const () as usize,
         };
         let cache = Cache::new(options.cache, &functions)?;
-        let jumps = vec![Jump::default(); JUMPS].into_boxed_slice();
-        let jumps: Box<[Jump; JUMPS]> = jumps
-            .try_into()
-            .map_err(|_| io::Error::other("the jump cache has another size"))?;
+        let names = Names::new();
         let interpreter = Interpreter::new(core);
         let mut emitter = Emitter::new(options.features);
         emitter.thunks = *cache.thunks();
@@ -80,7 +68,7 @@ impl Translator {
             result: 0,
             page: 0,
             pending: interpreter.pending(),
-            jumps: jumps.as_ptr(),
+            jumps: names.table(0),
             lines: interpreter.lines(),
             context: 1,
             flags: 0,
@@ -88,6 +76,7 @@ impl Translator {
             mxcsr: MXCSR,
             heat: [options.hot.map_or(0, initial_heat); HEATS],
             pool: [0; POOL],
+            pac_masks: interpreter.core().state.pac_masks(),
         };
         Ok(Translator {
             machine: Box::new(Machine {
@@ -96,9 +85,9 @@ impl Translator {
                 side: Side {
                     cache,
                     emitter,
-                    jumps,
-                    keys: Vec::new(),
-                    present: None,
+                    names,
+                    tcr: 0,
+                    perf_map: options.perf_map.clone(),
                     local_kernel: false,
                     map_generation: 0,
                     evictions: 0,
@@ -125,7 +114,9 @@ impl Translator {
     }
 
     /// What was done so far.
-    pub fn counters(&self) -> &Counters {
+    pub fn counters(&mut self) -> &Counters {
+        let tlb = self.machine.interpreter.tlb_counts();
+        self.machine.side.counters.tlb = tlb;
         &self.machine.side.counters
     }
 
@@ -151,7 +142,7 @@ impl Translator {
         if side.limit != limit {
             side.limit = limit;
             side.cache.clear();
-            side.jumps.fill(Jump::default());
+            side.names.forget();
         }
     }
 }
@@ -159,7 +150,7 @@ impl Translator {
 impl Drop for Translator {
     fn drop(&mut self) {
         let cpu = self.machine.interpreter.core().index;
-        tracing::debug!(cpu, "{}", self.machine.side.counters);
+        tracing::debug!(cpu, "{}", self.counters());
     }
 }
 
@@ -234,7 +225,7 @@ fn listen(interpreter: &Interpreter, world: &dyn World) {
 
 impl Machine {
     /// After generated code, before anything looks at the state.
-    fn after_code(&mut self) {
+    pub(super) fn after_code(&mut self) {
         let raised = self.frame.mxcsr & 0x3f;
         let state: &mut State = self.interpreter.state();
         state.nzcv = frame::flags_from_host(self.frame.flags);
@@ -243,7 +234,7 @@ impl Machine {
     }
 
     /// Before generated code.
-    fn before_code(&mut self) {
+    pub(super) fn before_code(&mut self) {
         self.frame.flags = frame::flags_to_host(self.interpreter.state().nzcv);
         self.frame.mxcsr = MXCSR;
     }
@@ -261,8 +252,7 @@ impl Machine {
         let code = self.interpreter.code()?;
         if !code.global && !self.side.local_kernel && self.interpreter.core().key().el != 0 {
             self.side.local_kernel = true;
-            self.side.present = None;
-            self.side.jumps.fill(Jump::default());
+            self.side.names.forget();
         }
         self.refresh();
         let pc = self.interpreter.state().pc;
@@ -282,15 +272,11 @@ impl Machine {
         };
         if self.side.evictions != self.side.cache.evictions {
             self.side.evictions = self.side.cache.evictions;
-            self.side.jumps.fill(Jump::default());
+            self.side.names.forget();
         }
         if self.side.limit != 1 {
-            self.side.jumps[(pc >> 2) as usize % JUMPS] = Jump {
-                pc,
-                context: self.frame.context,
-                code: self.side.cache.address(block) as u64,
-                padding: 0,
-            };
+            let code = self.side.cache.address(block) as u64;
+            self.side.names.put(pc, self.frame.context, code);
         }
         Some(block)
     }
@@ -334,47 +320,8 @@ impl Machine {
         }
     }
 
-    /// Finds the number of the present key, and the name of what addresses mean at present.
-    fn refresh(&mut self) {
-        let key = *self.interpreter.core().key();
-        let asid = if key.el == 0 || self.side.local_kernel {
-            self.interpreter.address_space()
-        } else {
-            0
-        };
-        let present = Present {
-            key,
-            asid,
-            changes: self.interpreter.translation_changes(),
-        };
-        if self.side.present == Some(present) {
-            return;
-        }
-        let same = |p: &Present| p.key == key;
-        if !self.side.present.as_ref().is_some_and(same) {
-            let number = self.side.keys.iter().position(|k| *k == key);
-            let number = number.unwrap_or_else(|| {
-                if self.side.keys.len() >= KEYS {
-                    // Numbers would go to other keys than they did.
-                    self.side.keys.clear();
-                    self.side.cache.clear();
-                }
-                self.side.keys.push(key);
-                self.side.keys.len() - 1
-            });
-            self.side.key = number as u16;
-        }
-        self.side.present = Some(present);
-        self.frame.context =
-            present.changes << 32 | u64::from(asid) << 16 | u64::from(self.side.key) << 1 | 1;
-        if present.changes as u32 == 0 {
-            // The count has gone round.
-            self.side.jumps.fill(Jump::default());
-        }
-    }
-
     /// Where execution goes on from the state's PC: an address of code, or 0.
-    fn go(&mut self) -> usize {
+    pub(super) fn go(&mut self) -> usize {
         match self.next() {
             Some(block) => {
                 self.before_code();
@@ -414,6 +361,7 @@ extern "C" fn indirect(machine: *mut Machine, target: u64) -> usize {
     m.after_code();
     m.interpreter.branch_to(target);
     m.side.counters.lookups += 1;
+    // Not `resume`: what the jump cache knows may be the code that led here because it is not to be executed any more.
     m.go()
 }
 
@@ -452,16 +400,13 @@ extern "C" fn interpret(machine: *mut Machine, word: u32, site: u32) -> usize {
         let state = m.interpreter.state();
         state.pc = state.pc.wrapping_add(4);
     }
-    m.go()
+    m.resume()
 }
 
 impl Machine {
     /// Whether addresses mean what they did when the block was entered.
     fn still_here(&self) -> bool {
-        self.side
-            .present
-            .as_ref()
-            .is_some_and(|p| p.changes == self.interpreter.translation_changes())
+        self.side.names.version() == self.interpreter.code_version()
             && self.interpreter.map_generation() == self.side.map_generation
     }
 }
