@@ -234,6 +234,7 @@ fn by_usb() -> Result<()> {
     Ok(())
 }
 
+#[cfg(target_os = "linux")]
 const HOSTILE: &str = r#"
 until [ -e /sys/class/net/eth0 ]; do sleep 0.1; done
 ulimit -n 4096

@@ -291,7 +291,11 @@ fn position(whole: &[i16], part: &[i16]) -> Option<usize> {
 /// Plays a file and records one with a sound card; the guest sends the recording over the serial line, as text.
 const SOUND: &str = r#"
 export PATH=/bin:/usr/bin
-for i in $(seq 100); do [ -e /proc/asound/card0 ] && break; sleep 0.1; done
+# The folder of a card is there before the card is.
+for i in $(seq 100); do
+    [ -e /proc/asound/card0/id ] && grep -q : /proc/asound/pcm && grep -q '^ 0' /proc/asound/cards && break
+    sleep 0.1
+done
 echo "dormer: card $(cat /proc/asound/card0/id) $(grep -c : /proc/asound/pcm)"
 cat /proc/asound/cards
 head -n 12 "/proc/asound/card0/codec#0" 2>/dev/null
