@@ -72,13 +72,26 @@ const RESERVED: u64 = 0x3f00_0000_0000_01fe;
 const MAX_WRONG: usize = 4 << 20;
 
 impl Counts {
-    fn add(&mut self, cluster: u64, times: u64) {
-        let page = self
-            .pages
-            .entry(cluster / PAGE)
-            .or_insert_with(|| vec![0; PAGE as usize].into());
-        let count = &mut page[(cluster % PAGE) as usize];
-        *count = count.saturating_add(u32::try_from(times).unwrap_or(u32::MAX));
+    /// Counts `times` references to each cluster from `first` to `last`.
+    fn add(&mut self, mut first: u64, last: u64, times: u64) {
+        let times = u32::try_from(times).unwrap_or(u32::MAX);
+        while first <= last {
+            let end = last.min(first | (PAGE - 1));
+            let page = self
+                .pages
+                .entry(first / PAGE)
+                .or_insert_with(|| vec![0; PAGE as usize].into());
+            for count in &mut page[(first % PAGE) as usize..=(end % PAGE) as usize] {
+                *count = count.saturating_add(times);
+            }
+            first = end + 1;
+        }
+    }
+
+    /// The counts from `cluster` on, up to the end of their page; `None` if they are all 0.
+    fn from(&self, cluster: u64) -> Option<&[u32]> {
+        let page = self.pages.get(&(cluster / PAGE))?;
+        Some(&page[(cluster % PAGE) as usize..])
     }
 
     fn get(&self, cluster: u64) -> u64 {
@@ -157,9 +170,7 @@ impl<'a> Check<'a> {
             ));
             return false;
         }
-        for cluster in offset >> bits..=last {
-            self.counts.add(cluster, times);
-        }
+        self.counts.add(offset >> bits, last, times);
         true
     }
 
@@ -229,6 +240,8 @@ impl<'a> Check<'a> {
         let size = self.meta.cluster_size();
         let external = self.meta.header.incompatible & super::header::EXTERNAL_DATA != 0;
         let mut contiguous = 0;
+        // Clusters in a row that are counted at once: offset and end.
+        let mut row = (0, 0);
         for entry in entries {
             match self.meta.entry_of(*entry) {
                 Entry::Unallocated | Entry::Zero { offset: 0, .. } => {}
@@ -269,17 +282,28 @@ impl<'a> Check<'a> {
                         }
                         contiguous = offset + size;
                     }
-                    if !external {
+                    if external {
+                        continue;
+                    }
+                    let inside = offset & (size - 1) == 0
+                        && offset >> self.meta.cluster_bits() < self.clusters;
+                    if !inside {
                         self.region(offset, size, times);
+                    } else if offset == row.1 {
+                        row.1 += size;
+                    } else {
+                        self.region(row.0, row.1 - row.0, times);
+                        row = (offset, offset + size);
                     }
                 }
             }
         }
+        self.region(row.0, row.1 - row.0, times);
     }
 
     /// Everything that is not the refcounts themselves.
     fn count(&mut self) {
-        self.counts.add(0, 1);
+        self.counts.add(0, 0, 1);
         let mut tables = vec![(true, self.meta.l1.clone())];
         let bytes = self.meta.l1.len() as u64 * 8;
         self.region(self.meta.header.l1_offset, bytes, 1);
@@ -366,20 +390,27 @@ impl<'a> Check<'a> {
             if !referred && crate::host::is_zero(&block) {
                 continue;
             }
-            for cluster in first..end {
-                let has = refcounts::get(&block, order, cluster - first);
-                let should = self.counts.get(cluster);
-                if has > 0 || should > 0 {
-                    last = cluster + 1;
-                }
-                if has != should {
-                    wrong.push((cluster, has, should));
-                    if wrong.len() > MAX_WRONG {
-                        return Err(FormatError::image(
-                            "so many refcounts are wrong that they cannot be listed",
-                        ));
+            let mut start = first;
+            while start < end {
+                let stop = end.min((start | (PAGE - 1)) + 1);
+                let counts = self.counts.from(start);
+                for cluster in start..stop {
+                    let has = refcounts::get(&block, order, cluster - first);
+                    let should =
+                        counts.map_or(0, |counts| u64::from(counts[(cluster - start) as usize]));
+                    if has > 0 || should > 0 {
+                        last = cluster + 1;
+                    }
+                    if has != should {
+                        wrong.push((cluster, has, should));
+                        if wrong.len() > MAX_WRONG {
+                            return Err(FormatError::image(
+                                "so many refcounts are wrong that they cannot be listed",
+                            ));
+                        }
                     }
                 }
+                start = stop;
             }
         }
         self.report.image_end = last << bits;
@@ -530,9 +561,8 @@ impl<'a> Check<'a> {
         if table_clusters << bits > 8 << 20 {
             return Err(FormatError::image("the refcount table would be too large"));
         }
-        for cluster in start..start + blocks + table_clusters {
-            self.counts.add(cluster, 1);
-        }
+        self.counts
+            .add(start, start + blocks + table_clusters - 1, 1);
         let mut table = vec![0; (table_clusters * entries_per_cluster) as usize];
         let mut contents: HashMap<u64, Vec<u8>> = HashMap::new();
         let maximum = self.meta.refcounts.maximum();
@@ -598,19 +628,20 @@ impl<'a> Check<'a> {
                 self.report.check_errors -= 1;
                 continue;
             };
-            for at in 0..table.entries.len() {
+            let clusters: Vec<Option<u64>> = table
+                .entries
+                .iter()
+                .map(|entry| match self.meta.entry_of(*entry) {
+                    Entry::Data { offset, .. } | Entry::Zero { offset, .. }
+                        if !external && offset != 0 =>
+                    {
+                        Some(offset >> bits)
+                    }
+                    _ => None,
+                })
+                .collect();
+            for (at, refcount) in self.meta.refcounts_of(&clusters) {
                 let entry = table.entries[at];
-                let (Entry::Data { offset, .. } | Entry::Zero { offset, .. }) =
-                    self.meta.entry_of(entry)
-                else {
-                    continue;
-                };
-                if external || offset == 0 {
-                    continue;
-                }
-                let Ok(refcount) = self.meta.refcount(offset >> bits) else {
-                    continue;
-                };
                 if (refcount == 1) != (entry & COPIED != 0) {
                     self.flag(
                         fix,

@@ -210,6 +210,8 @@ pub(super) fn get(bytes: &[u8], order: u32, index: u64) -> u64 {
             let at = index * bits;
             u64::from(bytes[at / 8] >> (at % 8)) & ((1 << bits) - 1)
         }
+        // Nearly every image.
+        4 => u64::from(u16::from_be_bytes([bytes[index * 2], bytes[index * 2 + 1]])),
         _ => {
             let width = 1 << (order - 3);
             bytes[index * width..(index + 1) * width]
@@ -239,13 +241,38 @@ pub(super) fn put(bytes: &mut [u8], order: u32, index: u64, value: u64) {
 
 impl Meta {
     pub(super) fn refcount(&mut self, cluster: u64) -> Result<u64> {
-        let host = self.host.clone();
-        self.refcounts.get(&*host, cluster)
+        self.refcounts.get(&*self.host, cluster)
+    }
+
+    /// The refcounts of those clusters that are any and whose refcount can be read, each with its index in `clusters`.
+    pub(super) fn refcounts_of(&mut self, clusters: &[Option<u64>]) -> Vec<(usize, u64)> {
+        let (per_block, order) = (self.refcounts.per_block(), self.refcounts.order);
+        let mut found = Vec::with_capacity(clusters.len());
+        let mut wanted = clusters
+            .iter()
+            .enumerate()
+            .filter_map(|(at, cluster)| Some((at, (*cluster)?)))
+            .peekable();
+        // A block is looked up once for all clusters in a row that it counts.
+        while let Some((_, cluster)) = wanted.peek().copied() {
+            let index = cluster / per_block;
+            let block = usize::try_from(index).map_err(|_| FormatError::Unsupported);
+            let block = block.and_then(|index| self.refcounts.block(&*self.host, index));
+            while let Some((at, cluster)) = wanted.next_if(|(_, c)| c / per_block == index) {
+                match &block {
+                    Ok(Some(block)) => {
+                        found.push((at, get(&block.bytes, order, cluster % per_block)));
+                    }
+                    Ok(None) => found.push((at, 0)),
+                    Err(_) => {}
+                }
+            }
+        }
+        found
     }
 
     pub(super) fn set_refcount(&mut self, cluster: u64, value: u64) -> Result<()> {
-        let host = self.host.clone();
-        self.refcounts.set(&*host, cluster, value)
+        self.refcounts.set(&*self.host, cluster, value)
     }
 
     pub(super) fn increase(&mut self, cluster: u64, by: u64) -> Result<()> {
