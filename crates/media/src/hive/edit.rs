@@ -405,7 +405,7 @@ impl Hive {
         self.put32(8, sequence);
         let sum = checksum(&self.bytes);
         self.put32(508, sum);
-        debug_assert_eq!((self.bytes.len() - BASE) % BIN, 0);
+        debug_assert!(self.length().is_multiple_of(BIN));
     }
 }
 
