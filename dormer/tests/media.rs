@@ -151,6 +151,11 @@ fn what_cannot_be_installed_is_told_with_the_reason() -> Result<()> {
             "{report}"
         );
     }
+    let why_not = report(&folder.path().join("cut.iso"))?["windows"]["why_not"].to_string();
+    ensure!(
+        !why_not.contains("is missing"),
+        "what cannot be read is there: {why_not}"
+    );
     ensure!(
         report(&esd)?["why_not"]
             .to_string()

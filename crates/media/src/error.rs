@@ -34,7 +34,8 @@ pub enum Error {
     /// A file of the host that cannot be made or written.
     #[error("cannot write {}: {error}", path.display())]
     Write { path: PathBuf, error: io::Error },
-    #[error("{0}")]
+    /// Its text is the host's and said once, however the chain of causes is shown.
+    #[error(transparent)]
     Io(#[from] io::Error),
 }
 
@@ -67,5 +68,18 @@ impl From<Error> for io::Error {
             Error::Truncated { .. } => io::Error::new(io::ErrorKind::UnexpectedEof, error),
             error => io::Error::new(io::ErrorKind::InvalidData, error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error as _;
+
+    #[test]
+    fn the_hosts_errors_are_said_once() {
+        let error = Error::from(io::Error::from(io::ErrorKind::NotFound));
+        let cause = error.source().map(|cause| cause.to_string());
+        assert_ne!(cause, Some(error.to_string()));
     }
 }

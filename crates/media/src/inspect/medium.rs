@@ -288,7 +288,10 @@ impl Medium {
                 why_not.push("It has no Arm64 boot loader (efi/boot/bootaa64.efi).".into());
             }
         }
+        // What is there and cannot be read is told below.
+        let there = |name: &str| self.damage.iter().any(|line| line.starts_with(name));
         match boot {
+            None if there("sources/boot.wim:") => {}
             None => why_not.push("sources/boot.wim, the setup program, is missing.".into()),
             Some(boot) if boot.image.boots.is_none() => {
                 why_not.push("No image of sources/boot.wim is marked to boot.".into());
@@ -296,6 +299,7 @@ impl Medium {
             Some(_) => {}
         }
         match install {
+            None if there("sources/install.") => {}
             None => why_not.push(
                 "sources/install.wim (or install.esd), which holds Windows itself, is missing."
                     .into(),

@@ -79,6 +79,7 @@ impl Display for Report {
                 };
                 writeln!(f, "{kind}, {bytes} ({} used)", size(firmware.used))
             }
+            Contents::Unknown if self.size == 0 => writeln!(f, "An empty file"),
             Contents::Unknown => writeln!(
                 f,
                 "Unknown, {bytes}: no install medium, Windows image, registry hive, disk image, firmware or executable that \
