@@ -10,6 +10,9 @@ use super::table::Summary;
 /// Less processor time than this in all, and the kernel's hundredths of a second say nothing.
 const LEAST: f64 = 0.1;
 
+/// Seconds of a run that says little alone.
+const SHORT: f64 = 0.1;
+
 /// What the runs of one program took.
 #[derive(Default)]
 pub struct Runs {
@@ -35,6 +38,13 @@ impl Runs {
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(status.success(), "{command:?}: {status}: {said}");
         Ok(())
+    }
+
+    /// Whether `pairs` runs were made, and of what is over in a moment ten times as many.
+    pub fn enough(&self, pairs: usize) -> bool {
+        let pairs = pairs.max(1);
+        let short = self.clock.iter().sum::<f64>() < SHORT * self.clock.len() as f64;
+        self.clock.len() >= if short { 10 * pairs } else { pairs }
     }
 
     fn summary(&self) -> Option<Summary> {
@@ -141,6 +151,15 @@ mod tests {
         assert!(text.contains("0.50x LOSS"), "{text}");
         assert!(text.contains("1.50x"), "{text}");
         assert!(text.contains(" - |"), "{text}");
+    }
+
+    #[test]
+    fn short_work_is_done_more_often() {
+        assert!(!runs(&[], 0.0).enough(1));
+        assert!(runs(&[1.0, 2.0], 0.0).enough(2));
+        assert!(!runs(&[1.0, 2.0], 0.0).enough(3));
+        assert!(!runs(&[0.01; 19], 0.0).enough(2));
+        assert!(runs(&[0.01; 20], 0.0).enough(2));
     }
 
     #[test]
