@@ -1,4 +1,4 @@
-//! VHDX images of any bytes.
+//! VHDX images of any bytes, where a VHDX has them: a file of megabytes would be tried a few times a second.
 #![no_main]
 
 use dormer_storage::format::{Source, Vhdx};
@@ -6,10 +6,21 @@ use dormer_storage::{Fault, FaultyFile};
 use libfuzzer_sys::fuzz_target;
 use std::sync::Arc;
 
-fuzz_target!(|bytes: &[u8]| {
-    let file = Arc::new(FaultyFile::new(bytes.to_vec(), Fault::None));
+/// Where files have head, headers, region tables, log, metadata, what these name, and the block table.
+const PLACES: [usize; 9] = [
+    0, 64 << 10, 128 << 10, 192 << 10, 256 << 10, 1 << 20, 2 << 20, (2 << 20) + (64 << 10), 3 << 20,
+];
+/// Bytes at each.
+const PART: usize = 2048;
+
+fuzz_target!(|parts: &[u8]| {
+    let mut bytes = vec![0; (3 << 20) + PART];
+    for (part, place) in parts.chunks(PART).zip(PLACES) {
+        bytes[place..place + part.len()].copy_from_slice(part);
+    }
+    let file = Arc::new(FaultyFile::new(bytes.clone(), Fault::None));
     // Checksums stand before everything: what is behind them is reached with them made right, too.
-    for file in [file.clone(), Arc::new(FaultyFile::new(Vhdx::with_checksums(bytes.to_vec()), Fault::None))] {
+    for file in [file.clone(), Arc::new(FaultyFile::new(Vhdx::with_checksums(bytes), Fault::None))] {
         if let Ok(image) = Vhdx::open(file, "image".into()) {
             look(&image);
         }
