@@ -42,6 +42,9 @@ const READABLE: &[u16] = &[
     r::MIDR_EL1,
     r::CTR_EL0,
     r::DCZID_EL0,
+    r::CONTEXTIDR_EL1,
+    r::APIAKEYLO_EL1,
+    r::APDBKEYLO_EL1,
 ];
 
 /// And those that may be written anything.
@@ -53,9 +56,17 @@ const WRITABLE: &[u16] = &[
     r::SP_EL0,
     r::PAR_EL1,
     r::CONTEXTIDR_EL1,
+    r::SPSR_EL1,
+    r::ESR_EL1,
+    r::DAIF,
+    r::APIAKEYLO_EL1,
+    r::APIBKEYHI_EL1,
+    r::APDAKEYHI_EL1,
+    r::APDBKEYLO_EL1,
+    r::APGAKEYLO_EL1,
 ];
 
-/// Whole words: barriers, hints, CLREX; DAIF, PAN, UAO and SPSel by immediates; SVC.
+/// Whole words: barriers, hints (with those that sign X17), CLREX; DAIF, PAN, UAO and SPSel by immediates; SVC.
 const SYSTEM_WORDS: &[u32] = &[
     0xd503_3bbf, // dmb ish
     0xd503_39bf, // dmb ishld
@@ -73,6 +84,11 @@ const SYSTEM_WORDS: &[u32] = &[
     0xd500_41bf, // msr spsel, #1
     0xd503_4fdf, // msr daifset, #15
     0xd503_48ff, // msr daifclr, #8
+    0xd503_4fff, // msr daifclr, #15
+    0xd503_211f, // pacia1716
+    0xd503_215f, // pacib1716
+    0xd503_219f, // autia1716
+    0xd503_21df, // autib1716
     0xd400_0001, // svc #0
     0xd420_0040, // brk #2
     0xd508_871f, // tlbi vmalle1
@@ -150,10 +166,11 @@ impl Generator {
             data,
             fpcr: state.fpcr,
             nzcv: state.nzcv,
-            // A; SPAN off.
-            sctlr: if random.one_in(10) { 1 << 1 } else { 0 },
-            // TBI0; 16-bit ASIDs.
-            tcr: [0, 1 << 37][random.below(2) as usize] | [0, 1 << 36][random.below(2) as usize],
+            // A; EnIA, EnIB, EnDA, EnDB; SPAN off.
+            sctlr: if random.one_in(10) { 1 << 1 } else { 0 }
+                | random.pick(&[0, 1 << 31 | 1 << 30 | 1 << 27 | 1 << 13]),
+            // TBI0; TBID0; 16-bit ASIDs.
+            tcr: random.pick(&[0, 1 << 37, 1 << 37 | 1 << 51]) | random.pick(&[0, 1 << 36]),
         }
     }
 }
