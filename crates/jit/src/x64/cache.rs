@@ -135,10 +135,10 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// A cache of about `size` bytes. The thunks call `functions`.
-    pub fn new(size: usize, functions: &thunks::Functions) -> io::Result<Cache> {
+    /// A cache of about `size` bytes, in memory without a file if `anonymous`. The thunks call `functions`.
+    pub fn new(size: usize, anonymous: bool, functions: &thunks::Functions) -> io::Result<Cache> {
         let size = size.clamp(4 * BLOCK_BYTES, 1 << 30).next_multiple_of(4096);
-        let mut region = Region::new(size)?;
+        let mut region = Region::new(size, anonymous)?;
         let (code, thunks) = thunks::emit(region.address(0), functions);
         assert!(code.len() <= HEAD);
         region.put(0, &code);

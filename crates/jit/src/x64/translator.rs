@@ -58,7 +58,7 @@ impl Translator {
             interpret: interpret as *const () as usize,
             hot: hot as *const () as usize,
         };
-        let cache = Cache::new(options.cache, &functions)?;
+        let cache = Cache::new(options.cache, options.perf_map.is_some(), &functions)?;
         let names = Names::new();
         let interpreter = Interpreter::new(core);
         let mut emitter = Emitter::new(options.features);
