@@ -95,6 +95,15 @@ impl Board {
 
     /// On that engine.
     pub fn on(engine: &dyn Engine, cpus: u32) -> Arc<Board> {
+        Board::with(engine, cpus, dormer_engine::Translation::default())
+    }
+
+    /// The same, with options for the generation of code.
+    pub fn with(
+        engine: &dyn Engine,
+        cpus: u32,
+        translation: dormer_engine::Translation,
+    ) -> Arc<Board> {
         let ram = Ram::new(&[(RAM, RAM_SIZE)]).unwrap();
         let space = AddressSpace::new();
         for (start, size, host) in ram.ranges() {
@@ -122,7 +131,7 @@ impl Board {
             features: Arc::new(Features::model("max").unwrap()),
             frequency: 62_500_000,
             clock: device::Clock::new(),
-            translation: dormer_engine::Translation::default(),
+            translation,
             address_bits: 40,
             gic: GicPlan::V2 {
                 distributor: 0x0800_0000,

@@ -1,6 +1,7 @@
 //! Programs on the bare machine, by words, run through the engine's seam. Tests of other engines take the same files in.
 
 mod assembler;
+mod attacks;
 mod board;
 mod programs;
 

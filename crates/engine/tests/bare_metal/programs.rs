@@ -12,7 +12,7 @@ use crate::assembler::*;
 use crate::board::*;
 
 /// The start of most programs: vectors, log, stack.
-fn prologue(board: &Board) -> Code {
+pub fn prologue(board: &Board) -> Code {
     board.load(&vectors());
     let mut c = Code::at(CODE);
     c.set(r::VBAR_EL1, VECTORS)

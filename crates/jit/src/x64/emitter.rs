@@ -1484,7 +1484,9 @@ impl Emitter {
 
     /// Leaves the block for an offset, polling if that is backwards.
     pub(super) fn go_to(&mut self, from: u32, to: i64) {
-        let inside = self.label_in_loop(to);
+        // Only calls write a register. What is known in a loop is not known on that way, were it to lead into it.
+        let calls = self.committed;
+        let inside = self.label_in_loop(to).filter(|_| !calls);
         if to <= i64::from(from) && to >= 0 {
             let attend = self.asm.label();
             self.asm.load(true, RAX, frame::PENDING);
@@ -1495,8 +1497,7 @@ impl Emitter {
                 return self.asm.jmp(attend);
             }
             self.asm.jcc(Cc::Ne, attend);
-            // Only calls write a register.
-            if !self.committed
+            if !calls
                 && self.in_loop.is_none()
                 && let Some(page) = self.counts_jumps
             {
