@@ -6,21 +6,32 @@ use dormer_storage::{Fault, FaultyFile};
 use libfuzzer_sys::fuzz_target;
 use std::sync::Arc;
 
-/// Where files have head, headers, region tables, log, metadata, what these name, and the block table.
+/// Where files that QEMU makes have head, headers, region tables, log, block table, metadata, and what these name.
 const PLACES: [usize; 9] = [
-    0, 64 << 10, 128 << 10, 192 << 10, 256 << 10, 1 << 20, 2 << 20, (2 << 20) + (64 << 10), 3 << 20,
+    0,
+    64 << 10,
+    128 << 10,
+    192 << 10,
+    256 << 10,
+    1 << 20,
+    2 << 20,
+    3 << 20,
+    (3 << 20) + (64 << 10),
 ];
 /// Bytes at each.
 const PART: usize = 2048;
 
 fuzz_target!(|parts: &[u8]| {
-    let mut bytes = vec![0; (3 << 20) + PART];
+    let mut bytes = vec![0; (3 << 20) + (128 << 10)];
     for (part, place) in parts.chunks(PART).zip(PLACES) {
         bytes[place..place + part.len()].copy_from_slice(part);
     }
     let file = Arc::new(FaultyFile::new(bytes.clone(), Fault::None));
     // Checksums stand before everything: what is behind them is reached with them made right, too.
-    for file in [file.clone(), Arc::new(FaultyFile::new(Vhdx::with_checksums(bytes), Fault::None))] {
+    for file in [
+        file.clone(),
+        Arc::new(FaultyFile::new(Vhdx::with_checksums(bytes), Fault::None)),
+    ] {
         if let Ok(image) = Vhdx::open(file, "image".into()) {
             look(&image);
         }
