@@ -13,7 +13,7 @@ use crate::world::World;
 
 use super::Interpreter;
 pub use super::tlb::Counts as TlbCounts;
-use super::tlb::{ENTRIES, Entry, Set};
+use super::tlb::{ALIGNED_ONLY, ENTRIES, Entry, Set};
 
 /// Where generated code finds what it works on: offsets in bytes.
 pub struct Layout {
@@ -32,6 +32,8 @@ pub struct Layout {
     /// The page's address if it may be read with no further ado.
     pub read: usize,
     pub write: usize,
+    /// What is added to both where only aligned accesses may.
+    pub aligned_only: u64,
     /// What to add to the address.
     pub addend: usize,
     /// From an [`Interpreter`] to a byte that is not 0 while the next DSB has something to wait for.
@@ -49,6 +51,7 @@ impl Layout {
         entry: size_of::<Entry>(),
         read: offset_of!(Entry, read),
         write: offset_of!(Entry, write),
+        aligned_only: ALIGNED_ONLY,
         addend: offset_of!(Entry, addend),
         waits: offset_of!(Interpreter, core) + offset_of!(Core, has_waits),
     };
@@ -148,6 +151,11 @@ impl Interpreter {
     /// Makes the PC the target of an indirect branch.
     pub fn branch_to(&mut self, target: u64) {
         self.core.state.pc = self.core.branch_address(target);
+    }
+
+    /// Whether the MMU is on (SCTLR_EL1.M).
+    pub fn translates(&self) -> bool {
+        self.core.state.sctlr[1] & 1 != 0
     }
 
     /// The present ASID.

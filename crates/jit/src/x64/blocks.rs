@@ -13,6 +13,7 @@ impl Machine {
     /// Makes the block that starts at an offset into the page of code at the PC.
     pub(super) fn translate(&mut self, code: Code, offset: u32) -> BlockId {
         let key = *self.interpreter.core().key();
+        self.side.emitter.strict_memory = !self.interpreter.translates();
         let mut limit = self.side.limit;
         loop {
             let origin = self.side.cache.reserve();
@@ -80,6 +81,7 @@ impl Machine {
             word_at(code, offset)
         };
         let mut found = Search { key: &key, read }.find(offset)?;
+        self.side.emitter.strict_memory = !self.interpreter.translates();
         let origin = self.side.cache.reserve();
         let emitter = &mut self.side.emitter;
         let given_up = emitter.emit_loop(origin, &key, &mut found);

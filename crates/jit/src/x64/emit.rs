@@ -583,7 +583,10 @@ impl Emit for Emitter {
             unprivileged: false,
             sp_base: false,
         };
+        // Device memory is not zeroed so, but faults.
+        let strict = std::mem::take(&mut self.strict_memory);
         let place = self.look_up(address, access, None);
+        self.strict_memory = strict;
         let zero = self.vector_at(Place128::Constant(0));
         for offset in [0, 16, 32, 48] {
             self.store_vector(Mem::at(place.0, offset), 16, zero);

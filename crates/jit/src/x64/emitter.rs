@@ -8,7 +8,7 @@
 //! An access that the TLB does not answer does the same at run time: as nothing was done before it, the interpreter executes
 //! the whole instruction in its place.
 
-use cpu::{Access, Key, Layout, Width};
+use cpu::{Access, Key, Layout, Order, Width};
 
 use super::assembler::{
     Alu, Assembler, Cc, Label, Mem, RAX, RCX, RDI, RDX, RSI, Reg, Rm, ShiftOp, Xmm,
@@ -167,6 +167,16 @@ pub(super) enum Stub {
         place: Reg,
         entry: Reg,
     },
+    /// An access that no entry of ordinary memory answers; aligned, one of Device memory may.
+    Strict {
+        from: Label,
+        back: Label,
+        slow: Label,
+        address: Reg,
+        page: Reg,
+        tag: Mem,
+        align: u8,
+    },
     /// A vector operation by its function.
     Function {
         from: Label,
@@ -260,6 +270,8 @@ pub struct Emitter {
     pub(super) following: Option<u32>,
     /// What was emitted does that one's work too.
     pub(super) took_following: bool,
+    /// The MMU is off, so that all data is in Device memory.
+    pub strict_memory: bool,
     /// Of the instruction, in a loop.
     pub(super) window: Option<u8>,
     /// The page's number: jumps back are counted.
@@ -341,6 +353,7 @@ impl Emitter {
             in_loop: None,
             following: None,
             took_following: false,
+            strict_memory: false,
             window: None,
             counts_jumps: None,
         }
@@ -1357,7 +1370,7 @@ impl Emitter {
         }
         let entry = self.take();
         let place = self.take();
-        match self.window {
+        match self.window.filter(|_| !self.strict_memory) {
             Some(window) => {
                 let (from, back) = (self.asm.label(), self.asm.label());
                 let kept = frame::window(window);
@@ -1416,7 +1429,27 @@ impl Emitter {
         };
         let field = |offset: usize| Mem::at(entry, (layout.entries + offset) as i32);
         self.asm.alu(Alu::Cmp, true, page, field(tag));
-        self.asm.jcc(Cc::Ne, slow);
+        let align = match access.order {
+            Order::Plain => access.size,
+            Order::Element(unit) => unit,
+            _ => 0,
+        };
+        if self.strict_memory && align != 0 {
+            let (from, back) = (self.asm.label(), self.asm.label());
+            self.asm.jcc(Cc::Ne, from);
+            self.asm.bind(back);
+            self.stubs.push(Stub::Strict {
+                from,
+                back,
+                slow,
+                address,
+                page,
+                tag: field(tag),
+                align,
+            });
+        } else {
+            self.asm.jcc(Cc::Ne, slow);
+        }
         self.asm.load(true, page, field(layout.addend));
         self.asm.alu(Alu::Add, true, page, address);
     }
@@ -1601,6 +1634,26 @@ impl Emitter {
                     self.asm.store(8, kept.host, entry);
                     let limit = 4097 - i32::from(access.bytes);
                     self.asm.store_constant(8, kept.limit, limit);
+                    self.asm.jmp(back);
+                }
+                Stub::Strict {
+                    from,
+                    back,
+                    slow,
+                    address,
+                    page,
+                    tag,
+                    align,
+                } => {
+                    self.asm.bind(from);
+                    if align > 1 {
+                        self.asm.test_byte(address, align - 1);
+                        self.asm.jcc(Cc::Ne, slow);
+                    }
+                    self.asm
+                        .alu_constant(Alu::Or, true, page, Layout::THIS.aligned_only as i32);
+                    self.asm.alu(Alu::Cmp, true, page, tag);
+                    self.asm.jcc(Cc::Ne, slow);
                     self.asm.jmp(back);
                 }
                 Stub::Function {
