@@ -18,7 +18,7 @@ pub enum Experiment {
     Workloads,
     /// Start of the process to the first line of a Linux init; and the memory it takes by then.
     Linux,
-    /// Start of the process to the firmware's shell prompt.
+    /// The host's processor time from the start of the process to the first line of the firmware's shell.
     Firmware,
     /// A program with no system beneath it.
     Bare,
