@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::table::Summary;
 
@@ -54,18 +54,7 @@ impl Runs {
 
 /// Seconds of processor time of all children that have ended.
 fn processor_time() -> Result<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat")
-        .context("processor time is read from /proc, which this host does not have")?;
-    let fields: Vec<_> = stat
-        .rsplit(')')
-        .next()
-        .unwrap_or_default()
-        .split_whitespace()
-        .collect();
-    let (Some(user), Some(system)) = (fields.get(13), fields.get(14)) else {
-        bail!("unexpected /proc/self/stat")
-    };
-    Ok((user.parse::<f64>()? + system.parse::<f64>()?) / 100.0)
+    super::guest::ticks("self", 13)
 }
 
 /// The head of the table; `peers` are the programs that Dormer stands beside.

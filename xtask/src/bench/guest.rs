@@ -218,6 +218,11 @@ pub(super) fn idleness(machine: &Machine) -> Result<f64> {
 
 /// Seconds of processor time that a process has used.
 fn processor_time(process: u32) -> Result<f64> {
+    ticks(&process.to_string(), 11)
+}
+
+/// Seconds of user and system time, out of two fields of a process's `stat` (proc(5)), counted from its state on.
+pub fn ticks(process: &str, field: usize) -> Result<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))
         .context("processor time is read from /proc, which this host does not have")?;
     let fields: Vec<_> = stat
@@ -226,8 +231,8 @@ fn processor_time(process: u32) -> Result<f64> {
         .unwrap_or_default()
         .split_whitespace()
         .collect();
-    let (Some(user), Some(system)) = (fields.get(11), fields.get(12)) else {
-        bail!("unexpected /proc/PID/stat")
+    let (Some(user), Some(system)) = (fields.get(field), fields.get(field + 1)) else {
+        bail!("unexpected /proc/{process}/stat")
     };
     // In clock ticks, which Linux shows as hundredths of a second.
     Ok((user.parse::<f64>()? + system.parse::<f64>()?) / 100.0)

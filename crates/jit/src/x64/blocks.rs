@@ -67,8 +67,8 @@ impl Machine {
         )
     }
 
-    /// Makes the loop with its head at an offset into the page of code at the PC, if there is one and it is worth it.
-    pub(super) fn translate_loop(&mut self, code: Code, offset: u32) -> Option<BlockId> {
+    /// Makes the loop with its head at an offset into the page of code at the PC, if there is one; whether there is.
+    pub(super) fn translate_loop(&mut self, code: Code, offset: u32) -> bool {
         let key = *self.interpreter.core().key();
         let marks = self.interpreter.present_world().space().code().clone();
         let interpreter = &mut self.interpreter;
@@ -80,19 +80,22 @@ impl Machine {
             }
             word_at(code, offset)
         };
-        let mut found = Search { key: &key, read }.find(offset)?;
+        let Some(mut found) = (Search { key: &key, read }).find(offset) else {
+            return false;
+        };
         self.side.emitter.strict_memory = !self.interpreter.translates();
         let origin = self.side.cache.reserve();
         let emitter = &mut self.side.emitter;
         let given_up = emitter.emit_loop(origin, &key, &mut found);
         self.side.counters.name(&emitter.causes);
         if emitter.asm.bytes.len() > BLOCK_BYTES {
-            return None;
+            return false;
         }
         self.side.counters.loops += 1;
         self.side.counters.instructions += found.steps.len() as u64;
         self.side.counters.given_up += given_up as u64;
-        Some(self.place(code, offset, found.lines, true))
+        self.place(code, offset, found.lines, true);
+        true
     }
 
     /// Emits up to `limit` instructions; how many.

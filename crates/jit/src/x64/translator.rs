@@ -259,14 +259,12 @@ impl Machine {
         self.frame.page = pc & !0xfff;
         let offset = pc as u32 & 0xffc;
         let key = self.side.key;
+        if std::mem::take(&mut self.side.make_loop) {
+            self.heat_again(code, offset);
+        }
         let known = self.side.cache.page(code.physical, key);
         let known = known.and_then(|page| self.side.cache.at(page, offset));
-        let made = if std::mem::take(&mut self.side.make_loop) {
-            self.heat_again(code, offset, known)
-        } else {
-            None
-        };
-        let block = match made.or(known) {
+        let block = match known {
             Some(block) => block,
             None => self.translate(code, offset),
         };
@@ -282,24 +280,18 @@ impl Machine {
     }
 
     /// Makes the loop at the PC, unless it is there already: then the jump back was out of a block that is entered before
-    /// the loop's head.
-    fn heat_again(
-        &mut self,
-        code: cpu::Code,
-        offset: u32,
-        known: Option<BlockId>,
-    ) -> Option<BlockId> {
-        let made = match known {
-            Some(block) if self.side.cache.is_loop(block) => None,
-            _ => self.translate_loop(code, offset),
-        };
-        let heat = match made {
-            Some(_) => initial_heat(self.side.hot.unwrap_or(0)),
+    /// the loop's head. Blocks may be forgotten in here.
+    fn heat_again(&mut self, code: cpu::Code, offset: u32) {
+        let known = self.side.cache.page(code.physical, self.side.key);
+        let known = known.and_then(|page| self.side.cache.at(page, offset));
+        let is_there = known.is_some_and(|block| self.side.cache.is_loop(block));
+        let heat = if !is_there && self.translate_loop(code, offset) {
+            initial_heat(self.side.hot.unwrap_or(0))
+        } else {
             // Not again soon.
-            None => i32::MAX,
+            i32::MAX
         };
         self.frame.heat[frame::heat_index(code.physical >> 12, offset)] = heat;
-        made
     }
 
     /// Forgets code that was written, or that what is mapped may have changed under.

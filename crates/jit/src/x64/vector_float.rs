@@ -9,12 +9,7 @@ use super::functions;
 use super::vector::{
     AND, Doubt, MOVD_STORE, MOVD_WIDE, MOVQ_TO_GENERAL, OR, T0, T1, XOR, float_op, v66,
 };
-
-/// The number in all lanes of a shape.
-fn in_lanes(shape: Shape, value: u64) -> u128 {
-    let bits = shape.lane.bits();
-    (0..shape.lanes()).fold(0, |v, i| v | u128::from(value) << (i * bits))
-}
+use super::vector_lanes::in_lanes;
 
 fn sign(lane: Lane) -> u64 {
     1 << (lane.bits() - 1)

@@ -11,11 +11,16 @@ fn bytes_of(value: u8) -> u128 {
     u128::from_le_bytes([value; 16])
 }
 
-/// The number in all lanes.
-fn lanes_of(lane: Lane, value: u64) -> u128 {
-    let bits = lane.bits();
+/// The number in all lanes of a shape.
+pub(super) fn in_lanes(shape: Shape, value: u64) -> u128 {
+    let bits = shape.lane.bits();
     let value = u128::from(value) & (u128::MAX >> (128 - bits));
-    (0..128 / bits).fold(0, |v, i| v | value << (i * bits))
+    (0..shape.lanes()).fold(0, |v, i| v | value << (i * bits))
+}
+
+/// The number in all lanes of 128 bits.
+fn lanes_of(lane: Lane, value: u64) -> u128 {
+    in_lanes(Shape::vector(lane, true), value)
 }
 
 impl Emitter {
