@@ -161,8 +161,11 @@ impl Emitter {
         asm.load(true, RAX, frame::MONITOR_VALUE);
         asm.compare_exchange(size, Mem::at(place.0, 0), value.0);
         asm.setcc(Cc::Ne, RAX);
+        // Even again, and another than before. What an atomic added meanwhile is lost, and does not matter: it was for
+        // loads before now, whose versions are all lower.
+        asm.alu_constant(Alu::Add, true, status, 1);
+        asm.store(8, Mem::at(version, 0), status);
         asm.load_zero_extended(1, status, RAX);
-        asm.locked_add(Mem::at(version, 0), 1);
         asm.jmp(done);
         asm.bind(failed);
         asm.constant(status, 1);
