@@ -208,25 +208,18 @@ fn weigh(steps: &mut [Step]) {
     }
 }
 
-/// Chooses the instructions that walk through memory: by sums of registers that change by such sums only. How many.
+/// Chooses the instructions that walk through memory: by sums of registers that change by such sums only, as far as the
+/// inner loop around them goes. How many.
 fn open_windows(steps: &mut [Step]) -> u8 {
-    let mut steady = u32::MAX;
-    loop {
-        let before = steady;
-        for step in steps.iter() {
-            let effects = &step.effects;
-            let sums = if effects.sum_terms & !steady == 0 {
-                effects.sums
-            } else {
-                0
-            };
-            steady &= !(effects.writes & !sums);
-        }
-        if steady == before {
-            break;
-        }
-    }
+    let mut weights: Vec<u32> = steps.iter().map(|step| step.weight).collect();
+    weights.sort_unstable();
+    weights.dedup();
+    let steady: Vec<u32> = weights
+        .iter()
+        .map(|&weight| steady_in(steps, weight))
+        .collect();
     let walks = |step: &&mut Step| {
+        let steady = weights.binary_search(&step.weight).map_or(0, |i| steady[i]);
         step.effects
             .address
             .is_some_and(|terms| terms & !steady == 0)
@@ -238,6 +231,26 @@ fn open_windows(steps: &mut [Step]) -> u8 {
         step.window = Some(i as u8);
     }
     walking.len() as u8
+}
+
+/// Registers that instructions of that weight and above change by sums of such registers only.
+fn steady_in(steps: &[Step], weight: u32) -> u32 {
+    let mut steady = u32::MAX;
+    loop {
+        let before = steady;
+        for step in steps.iter().filter(|step| step.weight >= weight) {
+            let effects = &step.effects;
+            let sums = if effects.sum_terms & !steady == 0 {
+                effects.sums
+            } else {
+                0
+            };
+            steady &= !(effects.writes & !sums);
+        }
+        if steady == before {
+            return steady;
+        }
+    }
 }
 
 fn find_extents(steps: &mut [Step], place: &Places, head: u32) {
@@ -432,6 +445,15 @@ mod tests {
         // ldr x0, [x0]; cbnz x0, 0: a list goes anywhere.
         let found = find(&[0xf940_0000, 0xb5ff_ffe0], 0).unwrap();
         assert_eq!(found.windows, 0);
+        // mul x1, x2, x2; strb w3, [x1]; add x1, x1, x2; cbnz x3, 4; cbnz x2, 0
+        let sieve = [
+            0x9b02_7c41,
+            0x3900_0023,
+            0x8b02_0021,
+            0xb5ff_ffc3,
+            0xb5ff_ff82,
+        ];
+        assert_eq!(find(&sieve, 0).unwrap().windows, 1);
         // ldr x2, [x0, x1, lsl #3]; add x1, x1, x3; b 0
         let found = find(&[0xf861_7802, 0x8b03_0021, 0x17ff_fffe], 0).unwrap();
         assert_eq!(found.windows, 1);
