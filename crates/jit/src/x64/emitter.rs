@@ -149,8 +149,8 @@ pub(super) enum Stub {
         offset: u32,
         cause: Cause,
     },
-    /// A side exit to an offset.
-    Exit { from: Label, to: i64 },
+    /// A side exit to an offset. `flags`: the guest's are only in the host's.
+    Exit { from: Label, to: i64, flags: bool },
     /// A side exit because something wants attention, before a jump to an offset.
     Attend { from: Label, to: i64 },
     /// A jump back to an offset that was taken often.
@@ -270,6 +270,10 @@ pub struct Emitter {
     pub(super) following: Option<u32>,
     /// What was emitted does that one's work too.
     pub(super) took_following: bool,
+    /// The flags that the instruction writes are for the branch after it only.
+    pub(super) flags_for_branch: bool,
+    /// The present flags are only in the host's.
+    flags_are_in_host: bool,
     /// The MMU is off, so that all data is in Device memory.
     pub strict_memory: bool,
     /// Of the instruction, in a loop.
@@ -300,6 +304,8 @@ pub(super) struct InLoop {
     pub windows: u8,
 }
 
+/// A branch found the flags that were meant for it changed.
+pub(super) const FLAGS_ARE_GONE: Cause = "flags that are gone";
 pub(super) const OUT_OF_VECTORS: Cause = "out of vector registers";
 
 /// Instructions in a block, at most.
@@ -353,6 +359,8 @@ impl Emitter {
             in_loop: None,
             following: None,
             took_following: false,
+            flags_for_branch: false,
+            flags_are_in_host: false,
             strict_memory: false,
             window: None,
             counts_jumps: None,
@@ -367,6 +375,8 @@ impl Emitter {
         self.extents = [16; 32];
         self.in_loop = None;
         self.window = None;
+        self.flags_for_branch = false;
+        self.flags_are_in_host = false;
         self.epochs = [0; 32];
         self.vector_epochs = [0; 32];
         self.stack_is_aligned = false;
@@ -409,6 +419,7 @@ impl Emitter {
         emit(self);
         if let Some(cause) = self.failed {
             self.took_following = false;
+            self.flags_are_in_host = false;
             self.asm.rewind(snapshot.at);
             self.asm.flags_changed = snapshot.flags_changed;
             self.stack_is_aligned = snapshot.stack_is_aligned;
@@ -1049,6 +1060,9 @@ impl Emitter {
         if !self.asm.flags_changed {
             return;
         }
+        if self.flags_are_in_host {
+            return self.fail(FLAGS_ARE_GONE);
+        }
         self.asm.load_zero_extended(2, RAX, frame::FLAGS);
         // OF from bit 0.
         self.asm.bytes.extend_from_slice(&[0x04, 0x7f]); // add al, 0x7f
@@ -1058,12 +1072,18 @@ impl Emitter {
 
     /// The host's flags are the guest's new ones: has them in the frame too.
     fn save_flags(&mut self) {
+        self.flags_are_in_host = self.flags_are_dead && self.flags_for_branch;
         if !self.flags_are_dead {
-            self.asm.lahf();
-            self.asm.setcc(Cc::O, RAX);
-            self.asm.store(2, frame::FLAGS, RAX);
+            self.store_flags();
         }
         self.asm.flags_changed = false;
+    }
+
+    /// The host's flags to the frame.
+    fn store_flags(&mut self) {
+        self.asm.lahf();
+        self.asm.setcc(Cc::O, RAX);
+        self.asm.store(2, frame::FLAGS, RAX);
     }
 
     /// A sum or difference, leaving its flags in the host's: the carry is a borrow.
@@ -1519,6 +1539,10 @@ impl Emitter {
     pub(super) fn go_to(&mut self, from: u32, to: i64) {
         // Only calls write a register. What is known in a loop is not known on that way, were it to lead into it.
         let calls = self.committed;
+        // A branch on no condition.
+        if std::mem::take(&mut self.flags_are_in_host) {
+            self.store_flags();
+        }
         let inside = self.label_in_loop(to).filter(|_| !calls);
         if to <= i64::from(from) && to >= 0 {
             let attend = self.asm.label();
@@ -1564,9 +1588,11 @@ impl Emitter {
         } else {
             let from = self.asm.label();
             self.asm.jcc(cc, from);
-            self.stubs.push(Stub::Exit { from, to });
+            let flags = self.flags_are_in_host;
+            self.stubs.push(Stub::Exit { from, to, flags });
         }
         self.asm.flags_changed = keep;
+        self.flags_are_in_host = false;
     }
 
     /// Ends the block after the instruction before `next`, and emits what is out of line.
@@ -1595,8 +1621,11 @@ impl Emitter {
                     self.call_interpreter(word, offset, cause);
                     self.asm.jmp(back);
                 }
-                Stub::Exit { from, to } => {
+                Stub::Exit { from, to, flags } => {
                     self.asm.bind(from);
+                    if flags {
+                        self.store_flags();
+                    }
                     self.leave_to(to);
                 }
                 Stub::Attend { from, to } => {

@@ -5,9 +5,9 @@ use cpu::{Key, semantics};
 
 use super::assembler::{Alu, Cc, Label, Mem, RAX, RDI, RSP, Reg, Rm};
 use super::emit::Never;
-use super::emitter::{Cause, Emitter, End, InLoop, OUT_OF_VECTORS};
+use super::emitter::{Cause, Emitter, End, FLAGS_ARE_GONE, InLoop, OUT_OF_VECTORS};
 use super::frame::{self, Homes, PINNED};
-use super::loops::Loop;
+use super::loops::{Flags, Loop};
 use super::vector::{LOAD, STORE};
 
 /// Vector registers that guest registers may live in: the first tries, and what is tried where instructions need more for
@@ -19,10 +19,15 @@ impl Emitter {
     pub fn emit_loop(&mut self, origin: usize, key: &Key, found: &mut Loop) -> usize {
         let mut vectors = 0;
         let mut interpreted = vec![false; found.steps.len()];
+        let mut for_branches = true;
         loop {
             found.settle(VECTORS[vectors]);
-            found.find_dead_flags(&interpreted);
+            found.find_dead_flags(&interpreted, for_branches);
             let causes = self.try_loop(origin, key, found);
+            if causes.contains(&Some(FLAGS_ARE_GONE)) {
+                for_branches = false;
+                continue;
+            }
             if causes.contains(&Some(OUT_OF_VECTORS)) && vectors + 1 < VECTORS.len() {
                 vectors += 1;
                 continue;
@@ -88,7 +93,9 @@ impl Emitter {
             self.following = following.map(|s| s.word);
             let word = step.word;
             let mut ends = false;
-            let cause = self.instruction(word, step.offset, step.flags_are_dead, |e| {
+            self.flags_for_branch = step.flags == Flags::ForBranch;
+            let dead = step.flags != Flags::Kept;
+            let cause = self.instruction(word, step.offset, dead, |e| {
                 let outcome: Result<cpu::Flow, Never> = match aarch64::decode(word, key.extensions)
                 {
                     Some(instruction) => semantics::instruction(e, instruction, word),

@@ -17,6 +17,16 @@ pub const MOST: usize = 256;
 const WORDS: usize = 1024;
 const LINES: usize = 64;
 
+/// What becomes of the flags that an instruction writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flags {
+    Kept,
+    /// Nothing looks at them before they are written again.
+    Dead,
+    /// Nothing but the conditional branch that follows, and what it leads to outside of the loop.
+    ForBranch,
+}
+
 /// An instruction of a loop.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
@@ -26,8 +36,7 @@ pub struct Step {
     pub effects: Effects,
     /// Something else than the instruction before jumps to it.
     pub target: bool,
-    /// The flags that are left are not looked at before they are written again.
-    pub flags_are_dead: bool,
+    pub flags: Flags,
     /// How many low bytes of each vector register may be other than zero before it.
     pub extents: [u8; 32],
     /// Memory that it accesses is most likely in the page that it accessed before: which page is kept with this number.
@@ -126,7 +135,7 @@ impl<F: FnMut(u32) -> u32> Search<'_, F> {
                 word,
                 effects,
                 target: false,
-                flags_are_dead: false,
+                flags: Flags::Kept,
                 extents: [16; 32],
                 window: None,
                 weight: 1,
@@ -290,7 +299,8 @@ fn find_extents(steps: &mut [Step], place: &Places, head: u32) {
 
 impl Loop {
     /// Finds which flags nobody looks at. `interpreted`: instructions that are left to the interpreter, which looks.
-    pub fn find_dead_flags(&mut self, interpreted: &[bool]) {
+    /// `for_branches`: a branch takes those of the instruction before it from the host's.
+    pub fn find_dead_flags(&mut self, interpreted: &[bool], for_branches: bool) {
         let place = Places::of(&self.steps);
         let mut live = vec![false; self.steps.len()];
         let live_at = |live: &[bool], to: i64| place.at(to).is_none_or(|i| live[i]);
@@ -308,10 +318,24 @@ impl Loop {
                 let now = looks || (after && !effects.writes_flags);
                 changed |= now && !live[i];
                 live[i] |= now;
-                self.steps[i].flags_are_dead = !after;
+                self.steps[i].flags = if after { Flags::Kept } else { Flags::Dead };
             }
             if !changed {
                 break;
+            }
+        }
+        for i in 0..self.steps.len().saturating_sub(1) {
+            let (step, next) = (&self.steps[i], &self.steps[i + 1]);
+            let branches = next.effects.reads_flags && !next.effects.ends && !next.target;
+            let Some(to) = next.jump().filter(|_| branches) else {
+                continue;
+            };
+            let follows = next.offset == step.offset + 4 && !interpreted[i] && !interpreted[i + 1];
+            let back = to <= i64::from(next.offset);
+            let live_there = place.at(to).is_some_and(|i| live[i]);
+            let live_after = live_at(&live, i64::from(next.offset) + 4);
+            if for_branches && follows && !back && !live_there && !live_after {
+                self.steps[i].flags = Flags::ForBranch;
             }
         }
     }
@@ -407,16 +431,28 @@ mod tests {
     #[test]
     fn flags_are_live_where_an_access_may_stop() {
         let mut found = find(&SUM, 0).unwrap();
-        found.find_dead_flags(&[false; 4]);
+        found.find_dead_flags(&[false; 4], true);
         // The load that follows the branch may be left to the interpreter.
-        assert!(!found.steps[2].flags_are_dead);
+        assert_eq!(found.steps[2].flags, Flags::Kept);
         // The jump back may be left at; cmp x0, x1; subs x3, x3, #1; b.ne 0
         let mut found = find(&[0xeb01_001f, 0xf100_0463, 0x54ff_ffc1], 0).unwrap();
-        found.find_dead_flags(&[false; 3]);
-        assert!(found.steps[0].flags_are_dead);
-        assert!(!found.steps[1].flags_are_dead);
-        found.find_dead_flags(&[false, true, false]);
-        assert!(!found.steps[0].flags_are_dead);
+        found.find_dead_flags(&[false; 3], true);
+        assert_eq!(found.steps[0].flags, Flags::Dead);
+        assert_eq!(found.steps[1].flags, Flags::Kept);
+        found.find_dead_flags(&[false, true, false], true);
+        assert_eq!(found.steps[0].flags, Flags::Kept);
+    }
+
+    #[test]
+    fn a_branch_takes_the_flags_before_it() {
+        // cmp x0, #1; b.eq out; subs x3, x3, #1; b.ne 0
+        let words = [0xf100_041f, 0x5400_0100, 0xf100_0463, 0x54ff_ffa1];
+        let mut found = find(&words, 0).unwrap();
+        found.find_dead_flags(&[false; 4], true);
+        assert_eq!(found.steps[0].flags, Flags::ForBranch);
+        assert_eq!(found.steps[2].flags, Flags::Kept);
+        found.find_dead_flags(&[false; 4], false);
+        assert_eq!(found.steps[0].flags, Flags::Kept);
     }
 
     #[test]
