@@ -708,6 +708,10 @@ impl Assembler {
         self.alu_constant(Alu::Or, false, Mem::at(RSP, 0), 0);
     }
 
+    pub fn pause(&mut self) {
+        self.bytes.extend_from_slice(&[0xf3, 0x90]);
+    }
+
     pub fn load_mxcsr(&mut self, from: Mem) {
         self.op0f(false, 0xae, 2, from.into());
     }

@@ -8,6 +8,9 @@ use super::assembler::{Alu, Cc, Mem, RAX, Reg, ShiftOp};
 use super::emitter::{Emitter, Node, Place, Value};
 use super::frame;
 
+/// How often a load-exclusive looks whether a store-exclusive of another processor is done, before the interpreter waits.
+const PATIENCE: u64 = 100;
+
 impl Emitter {
     /// The address of the version of a place's granule, in a register.
     fn version(&mut self, place: Place) -> Reg {
@@ -117,19 +120,29 @@ impl Emitter {
         }
         let version = self.version(place);
         let slow = self.slow_label();
-        self.asm.load(true, version, Mem::at(version, 0));
-        self.asm.test_byte(version, 1);
-        self.asm.jcc(Cc::Ne, slow);
-        self.asm.store(8, frame::MONITOR_VERSION, version);
-        self.asm
-            .load_zero_extended(size, version, Mem::at(place.0, 0));
-        self.asm.store(8, frame::MONITOR_VALUE, version);
+        let seen = self.take();
+        let (again, even) = (self.asm.label(), self.asm.label());
+        // A store-exclusive that is at work is done at once, unless its thread is not running.
+        self.asm.constant(RAX, PATIENCE);
+        self.asm.bind(again);
+        self.asm.load(true, seen, Mem::at(version, 0));
+        self.asm.test_byte(seen, 1);
+        self.asm.jcc(Cc::E, even);
+        self.asm.pause();
+        self.asm.alu_constant(Alu::Sub, false, RAX, 1);
+        self.asm.jcc(Cc::Ne, again);
+        self.asm.jmp(slow);
+        self.asm.bind(even);
+        self.release(version);
+        self.asm.store(8, frame::MONITOR_VERSION, seen);
+        self.asm.load_zero_extended(size, seen, Mem::at(place.0, 0));
+        self.asm.store(8, frame::MONITOR_VALUE, seen);
         self.asm.store(8, frame::MONITOR_HOST, place.0);
         self.asm
             .store_constant(4, frame::MONITOR_BYTES, size.into());
         self.asm.store_constant(1, frame::MONITOR_ARMED, 1);
         self.asm.flags_changed = true;
-        self.node(Node::Register(version))
+        self.node(Node::Register(seen))
     }
 
     /// The status: 0 if stored.
