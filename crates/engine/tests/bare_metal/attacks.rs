@@ -161,3 +161,31 @@ fn every_instruction_may_be_in_another_page() {
         assert_eq!(board.get(DATA), PAGES * ROUNDS);
     }
 }
+
+/// A loop whose head is the AESMC of an AESE before it, and that is jumped back to only from where no direct way leads.
+#[test]
+fn a_loop_may_begin_in_the_middle_of_an_aes_round() {
+    const JUMP: usize = 0x900;
+    for board in boards(1) {
+        let mut c = prologue(&board);
+        // FP does not trap.
+        c.set(r::CPACR_EL1, 3 << 20).isb();
+        c.li(4, DATA).li(10, 7).li(11, 50);
+        c.li(12, CODE + JUMP as u64);
+        let first = c.here();
+        // aese v0.16b, v1.16b; aesmc v0.16b, v0.16b
+        c.word(0x4e28_4820);
+        let second = c.here();
+        c.word(0x4e28_6800).sub(10, 10, 1).cbnz(10, first);
+        c.add(10, 10, 7).sub(11, 11, 1).cmp(11, 0);
+        let done = c.skip_if(EQ);
+        c.br(12);
+        c.land(done);
+        c.add(11, 11, 1).str(11, 4, 0).psci(function::SYSTEM_OFF);
+        c.align_to(JUMP);
+        c.b(second);
+        board.load(&c);
+        board.run();
+        assert_eq!(board.get(DATA), 1);
+    }
+}

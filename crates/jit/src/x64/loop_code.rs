@@ -48,16 +48,10 @@ impl Emitter {
         self.start(origin, key);
         self.homes = found.homes;
         let interpret = self.asm.label();
-        let head = self.asm.label();
-        let mut labels: Vec<(u32, Label)> = Vec::new();
-        for step in &found.steps {
-            if step.offset == found.head {
-                labels.push((step.offset, head));
-            } else if step.target {
-                let label = self.asm.label();
-                labels.push((step.offset, label));
-            }
-        }
+        let targets = found.steps.iter().filter(|step| step.target);
+        let labels = targets
+            .map(|step| (step.offset, self.asm.label()))
+            .collect();
         self.in_loop = Some(InLoop {
             labels,
             interpret,
@@ -66,10 +60,8 @@ impl Emitter {
             windows: found.windows,
         });
         self.enter_loop();
-        if found
-            .steps
-            .first()
-            .is_none_or(|step| step.offset != found.head)
+        if found.steps[0].offset != found.head
+            && let Some(head) = self.label_in_loop(found.head.into())
         {
             self.asm.jmp(head);
         }

@@ -34,7 +34,7 @@ pub struct Step {
     pub offset: u32,
     pub word: u32,
     pub effects: Effects,
-    /// Something else than the instruction before jumps to it.
+    /// Something else than the instruction before leads to it: a jump, or the way into the loop.
     pub target: bool,
     pub flags: Flags,
     /// How many low bytes of each vector register may be other than zero before it.
@@ -92,7 +92,7 @@ impl<F: FnMut(u32) -> u32> Search<'_, F> {
             return None;
         }
         let place = Places::of(&steps);
-        mark_targets(&mut steps, &place);
+        mark_targets(&mut steps, &place, head);
         weigh(&mut steps);
         find_extents(&mut steps, &place, head);
         let windows = open_windows(&mut steps);
@@ -194,11 +194,11 @@ fn leads_back(steps: &mut Vec<Step>, head: u32) {
     steps.retain(|_| leads.next().unwrap_or(false));
 }
 
-fn mark_targets(steps: &mut [Step], place: &Places) {
-    for i in 0..steps.len() {
-        if let Some(to) = steps[i].jump().and_then(|to| place.at(to)) {
-            steps[to].target = true;
-        }
+fn mark_targets(steps: &mut [Step], place: &Places, head: u32) {
+    let jumps = steps.iter().filter_map(Step::jump);
+    let targets: Vec<i64> = jumps.chain([head.into()]).collect();
+    for to in targets.into_iter().filter_map(|to| place.at(to)) {
+        steps[to].target = true;
     }
 }
 
@@ -426,6 +426,14 @@ mod tests {
         assert!(found.steps[0].target);
         assert!(!found.steps[1].target);
         assert!(find(&SUM, 16).is_none());
+    }
+
+    #[test]
+    fn a_head_that_is_fallen_into_is_entered_all_the_same() {
+        // add x1, x1, #1; add x2, x2, #1; b 0
+        let found = find(&[0x9100_0421, 0x9100_0442, 0x17ff_fffe], 4).unwrap();
+        assert_eq!(found.steps[1].offset, 4);
+        assert!(found.steps[1].target);
     }
 
     #[test]
