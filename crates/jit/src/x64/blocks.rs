@@ -1,11 +1,10 @@
 //! Makes blocks: from guest instructions to code in the cache.
 #![allow(unsafe_code)] // guest instructions by their host address
 
-use cpu::{Code, Flow, Interpreter, semantics};
+use cpu::{Code, Flow, Interpreter};
 use memory::Code as Marks;
 
 use super::cache::{BLOCK_BYTES, BlockId};
-use super::emit::Never;
 use super::frame::Machine;
 use super::loops::Search;
 
@@ -102,7 +101,6 @@ impl Machine {
     fn emit_block(&mut self, code: Code, offset: u32, limit: usize) -> u32 {
         let marks = self.interpreter.present_world().space().code().clone();
         let emitter = &mut self.side.emitter;
-        let extensions = self.interpreter.core().key().extensions;
         let mut at = offset;
         let mut count = 0;
         while (count as usize) < limit && at < 0x1000 {
@@ -110,20 +108,10 @@ impl Machine {
                 mark(&mut self.interpreter, &marks, code.physical | u64::from(at));
             }
             let word = word_at(code, at);
-            let mut flow = Flow::Next;
             // Of the next line, which is not marked yet, nothing is read.
             let more = count as usize + 1 < limit && (at + 4) & 63 != 0;
             emitter.following = more.then(|| word_at(code, at + 4));
-            let cause = emitter.instruction(word, at, false, |e| {
-                let outcome: Result<Flow, Never> = match aarch64::decode(word, extensions) {
-                    Some(instruction) => semantics::instruction(e, instruction, word),
-                    None => semantics::undefined(e, word),
-                };
-                match outcome {
-                    Ok(f) => flow = f,
-                    Err(never) => match never {},
-                }
-            });
+            let (cause, flow) = emitter.instruction(word, at, false);
             if cause.is_some() {
                 self.side.counters.given_up += 1;
             }

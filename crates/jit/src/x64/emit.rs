@@ -4,7 +4,7 @@ use aarch64::registers as r;
 use cpu::vector::{self, Operation};
 use cpu::{
     Access, AccessKind, AtomicOperation, Barrier, Emit, Exception, Flow, Jump, Key, Order, Outcome,
-    Width,
+    Width, semantics,
 };
 
 use super::assembler::{Mem, RAX, ShiftOp};
@@ -17,6 +17,18 @@ use super::functions;
 /// What instructions cannot do while they are emitted.
 #[derive(Clone, Copy, Debug)]
 pub enum Never {}
+
+/// Runs the semantics of an instruction on what emits or records them.
+pub fn run<E: Emit<Stop = Never>>(e: &mut E, word: u32) -> Flow {
+    let outcome = match aarch64::decode(word, e.key().extensions) {
+        Some(instruction) => semantics::instruction(e, instruction, word),
+        None => semantics::undefined(e, word),
+    };
+    match outcome {
+        Ok(flow) => flow,
+        Err(never) => match never {},
+    }
+}
 
 fn cut(w: Width, value: u64) -> u64 {
     match w {

@@ -8,11 +8,12 @@
 //! An access that the TLB does not answer does the same at run time: as nothing was done before it, the interpreter executes
 //! the whole instruction in its place.
 
-use cpu::{Access, Key, Layout, Order, Width};
+use cpu::{Access, Flow, Key, Layout, Order, Width};
 
 use super::assembler::{
     Alu, Assembler, Cc, Label, Mem, RAX, RCX, RDI, RDX, RSI, Reg, Rm, ShiftOp, Xmm,
 };
+use super::emit::run;
 use super::features::HostFeatures;
 use super::frame::{self, Homes, SCRATCH};
 
@@ -151,10 +152,8 @@ pub(super) enum Stub {
     },
     /// A side exit to an offset. `flags`: the guest's are only in the host's.
     Exit { from: Label, to: i64, flags: bool },
-    /// A side exit because something wants attention, before a jump to an offset.
-    Attend { from: Label, to: i64 },
-    /// A jump back to an offset that was taken often.
-    Hot { from: Label, to: i64 },
+    /// A jump back to an offset by a thunk: something wants attention before it, or it was taken often.
+    Back { from: Label, to: i64, thunk: usize },
     /// An access that is not in the page that the loop keeps for it.
     Window {
         from: Label,
@@ -385,14 +384,14 @@ impl Emitter {
         self.end = None;
     }
 
-    /// Emits the instruction `word` at `offset` into the page by `emit`, or leaves it to the interpreter and says why.
+    /// Emits the instruction `word` at `offset` into the page, or leaves it to the interpreter and says why; and whether
+    /// what follows it in memory is executed after it.
     pub fn instruction(
         &mut self,
         word: u32,
         offset: u32,
         flags_are_dead: bool,
-        emit: impl FnOnce(&mut Emitter),
-    ) -> Option<Cause> {
+    ) -> (Option<Cause>, Flow) {
         let snapshot = Snapshot {
             at: self.asm.at(),
             stubs: self.stubs.len(),
@@ -416,7 +415,7 @@ impl Emitter {
         self.slow = None;
         self.flags_node = None;
         self.took_following = false;
-        emit(self);
+        let flow = run(self, word);
         if let Some(cause) = self.failed {
             self.took_following = false;
             self.flags_are_in_host = false;
@@ -427,7 +426,7 @@ impl Emitter {
             self.exits.truncate(snapshot.exits);
             self.end = None;
             self.interpret(cause);
-            return Some(cause);
+            return (Some(cause), flow);
         }
         if let Some((from, back)) = self.slow.take() {
             // What the interpreter comes back to does not have the flags in the host's.
@@ -441,7 +440,7 @@ impl Emitter {
                 cause: "memory",
             });
         }
-        None
+        (None, flow)
     }
 
     /// Nothing is known of the stack pointer.
@@ -1548,7 +1547,11 @@ impl Emitter {
             let attend = self.asm.label();
             self.asm.load(true, RAX, frame::PENDING);
             self.asm.alu_constant(Alu::Cmp, false, Mem::at(RAX, 0), 0);
-            self.stubs.push(Stub::Attend { from: attend, to });
+            self.stubs.push(Stub::Back {
+                from: attend,
+                to,
+                thunk: self.thunks.indirect,
+            });
             if let Some(label) = inside {
                 self.asm.jcc(Cc::E, label);
                 return self.asm.jmp(attend);
@@ -1562,7 +1565,11 @@ impl Emitter {
                 let count = frame::heat(page, to as u32);
                 self.asm.alu_constant(Alu::Sub, false, count, 1);
                 self.asm.jcc(Cc::S, hot);
-                self.stubs.push(Stub::Hot { from: hot, to });
+                self.stubs.push(Stub::Back {
+                    from: hot,
+                    to,
+                    thunk: self.thunks.hot,
+                });
             }
         }
         match inside {
@@ -1628,18 +1635,12 @@ impl Emitter {
                     }
                     self.leave_to(to);
                 }
-                Stub::Attend { from, to } => {
+                Stub::Back { from, to, thunk } => {
                     self.asm.bind(from);
                     self.leave_loop();
                     self.asm.load(true, RAX, frame::PAGE);
                     self.asm.alu_constant(Alu::Add, true, RAX, to as i32);
-                    self.asm.jmp_to(self.thunks.indirect);
-                }
-                Stub::Hot { from, to } => {
-                    self.asm.bind(from);
-                    self.asm.load(true, RAX, frame::PAGE);
-                    self.asm.alu_constant(Alu::Add, true, RAX, to as i32);
-                    self.asm.jmp_to(self.thunks.hot);
+                    self.asm.jmp_to(thunk);
                 }
                 Stub::Window {
                     from,

@@ -1,10 +1,9 @@
 //! Emits the code of a loop: as blocks are, but with its own homes of registers, and jumps inside it that go straight
 //! there.
 
-use cpu::{Key, semantics};
+use cpu::Key;
 
 use super::assembler::{Alu, Cc, Label, Mem, RAX, RDI, RSP, Reg, Rm};
-use super::emit::Never;
 use super::emitter::{Cause, Emitter, End, FLAGS_ARE_GONE, InLoop, OUT_OF_VECTORS};
 use super::frame::{self, Homes, PINNED};
 use super::loops::{Flags, Loop};
@@ -83,21 +82,9 @@ impl Emitter {
             let following = found.steps.get(i + 1);
             let following = following.filter(|s| s.offset == step.offset + 4 && !s.target);
             self.following = following.map(|s| s.word);
-            let word = step.word;
-            let mut ends = false;
             self.flags_for_branch = step.flags == Flags::ForBranch;
             let dead = step.flags != Flags::Kept;
-            let cause = self.instruction(word, step.offset, dead, |e| {
-                let outcome: Result<cpu::Flow, Never> = match aarch64::decode(word, key.extensions)
-                {
-                    Some(instruction) => semantics::instruction(e, instruction, word),
-                    None => semantics::undefined(e, word),
-                };
-                match outcome {
-                    Ok(flow) => ends = flow == cpu::Flow::Ends,
-                    Err(never) => match never {},
-                }
-            });
+            let (cause, _) = self.instruction(step.word, step.offset, dead);
             causes.push(cause);
             match self.end.take() {
                 Some(End::Jump(to)) => self.go_to(step.offset, to),

@@ -15,7 +15,6 @@ const SEEN: usize = 384;
 pub const MOST: usize = 256;
 /// Instructions in a page.
 const WORDS: usize = 1024;
-const LINES: usize = 64;
 
 /// What becomes of the flags that an instruction writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,10 +95,10 @@ impl<F: FnMut(u32) -> u32> Search<'_, F> {
         weigh(&mut steps);
         find_extents(&mut steps, &place, head);
         let windows = open_windows(&mut steps);
-        let mut lines = 0;
+        let mut lines = 0u64;
         let (mut writes, mut vector_writes) = (0, 0);
         for step in &steps {
-            lines |= 1u64 << (step.offset as usize * LINES / (4 * WORDS));
+            lines |= 1 << (step.offset >> 6);
             writes |= step.effects.writes;
             vector_writes |= step.effects.vector_writes;
         }

@@ -2,11 +2,9 @@
 
 use aarch64::registers as r;
 use cpu::vector::{self, Operation};
-use cpu::{
-    Access, AtomicOperation, Barrier, Emit, Exception, Flow, Jump, Key, Outcome, Width, semantics,
-};
+use cpu::{Access, AtomicOperation, Barrier, Emit, Exception, Flow, Jump, Key, Outcome, Width};
 
-use super::emit::Never;
+use super::emit::{Never, run};
 
 /// What is known of an instruction.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,14 +41,7 @@ impl Effects {
             key,
             effects: Effects::default(),
         };
-        let outcome: Result<Flow, Never> = match aarch64::decode(word, key.extensions) {
-            Some(instruction) => semantics::instruction(&mut recorder, instruction, word),
-            None => semantics::undefined(&mut recorder, word),
-        };
-        match outcome {
-            Ok(flow) => recorder.effects.ends = flow == Flow::Ends,
-            Err(never) => match never {},
-        }
+        recorder.effects.ends = run(&mut recorder, word) == Flow::Ends;
         recorder.effects
     }
 }

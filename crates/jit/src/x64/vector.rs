@@ -17,6 +17,7 @@ use super::emitter::{Cond, Emitter, Flags, Node, OUT_OF_VECTORS, Place128, Test,
 use super::frame;
 use super::functions;
 use super::record;
+use super::vector_lanes::lanes_of;
 
 /// For the insides of one operation.
 pub(super) const T0: Xmm = Xmm(14);
@@ -175,6 +176,17 @@ impl Emitter {
         index.map(frame::pool)
     }
 
+    /// A constant as an operand: in the frame, or else in a register that is given for it.
+    fn constant_operand(&mut self, value: u128, spare: Xmm) -> Xm {
+        match self.pooled(value) {
+            Some(place) => place.into(),
+            None => {
+                self.load_constant(spare, value);
+                spare.into()
+            }
+        }
+    }
+
     pub(super) fn load_vector_from(&mut self, to: Xmm, from: Mem) {
         self.asm.vector2(LOAD, to, from);
     }
@@ -308,6 +320,13 @@ impl Emitter {
         &raw const **kept.entry(operation).or_insert_with(|| Box::new(operation)) as usize
     }
 
+    /// A call keeps no scratch registers: none may be in use.
+    pub(super) fn free_for_function(&mut self) {
+        if self.busy_registers() != 0 {
+            self.fail("a function in the middle of an access");
+        }
+    }
+
     /// Calls a function of the frame's operands.
     pub(super) fn call_vector_function(
         &mut self,
@@ -347,9 +366,7 @@ impl Emitter {
         if self.failed.is_some() {
             return;
         }
-        if self.busy_registers() != 0 {
-            self.fail("a function in the middle of an access");
-        }
+        self.free_for_function();
         self.call_vector_function(operation, function, operands);
     }
 
@@ -1070,68 +1087,39 @@ impl Emitter {
     ) -> Option<Vector> {
         let (from, back) = self.by_function_out_of_line(operation, operands, result);
         let double = shape.lane == Lane::D;
+        // The smallest normal number, twice: so that its sign does not count.
         let tiny: u64 = if double { 1 << 53 } else { 1 << 24 };
-        if shape.lanes() == 1 {
-            let compare = Vex(
-                if double { Pp::P66 } else { Pp::None },
-                Map::M0f,
-                false,
-                0x2e,
-            );
-            self.asm.vector_compare_flags(compare, result, result);
-            self.asm.jcc(Cc::P, from);
+        if doubt == Doubt::NanOrTiny && shape.lanes() > 1 {
+            let (add, equal) = if double {
+                (v66(0xd4), v38(0x29))
+            } else {
+                (v66(0xfe), v66(0x76))
+            };
+            let compare = float_op(shape, 0xc2)?;
+            let twice = self.constant_operand(lanes_of(shape.lane, tiny), T0);
+            self.asm.vector3(add, T1, result, result);
+            self.asm.vector3(equal, T1, T1, twice);
+            self.asm.vector3_constant(compare, T0, result, result, 3);
+            self.asm.vector3(OR, T0, T0, T1);
+            self.jump_if_any(T0, from);
+        } else {
+            self.jump_if_unordered(shape, result, result, from)?;
             if doubt == Doubt::NanOrTiny {
-                // The smallest normal number, twice: so that its sign does not count.
                 let v = if double { MOVQ_TO_GENERAL } else { MOVD_STORE };
                 self.asm.vector_general(v, result, 0, RAX);
                 self.asm.alu(Alu::Add, double, RAX, RAX);
-                if double {
-                    if let Some(place) = self.pooled(tiny.into()) {
-                        self.asm.alu(Alu::Cmp, true, RAX, place);
-                    } else {
-                        let t = self.take();
-                        self.asm.constant(t, tiny);
-                        self.asm.alu(Alu::Cmp, true, RAX, t);
-                        self.release(t);
-                    }
-                } else {
+                if !double {
                     self.asm.alu_constant(Alu::Cmp, false, RAX, tiny as i32);
+                } else if let Some(place) = self.pooled(tiny.into()) {
+                    self.asm.alu(Alu::Cmp, true, RAX, place);
+                } else {
+                    let t = self.take();
+                    self.asm.constant(t, tiny);
+                    self.asm.alu(Alu::Cmp, true, RAX, t);
+                    self.release(t);
                 }
                 self.asm.jcc(Cc::E, from);
             }
-        } else {
-            let compare = float_op(shape, 0xc2)?;
-            self.asm.vector3_constant(compare, T0, result, result, 3);
-            if doubt == Doubt::NanOrTiny {
-                let (add, equal) = if double {
-                    (v66(0xd4), v38(0x29))
-                } else {
-                    (v66(0xfe), v66(0x76))
-                };
-                let twice = if double {
-                    u128::from(tiny) | u128::from(tiny) << 64
-                } else {
-                    let pair = tiny | tiny << 32;
-                    u128::from(pair) | u128::from(pair) << 64
-                };
-                match self.pooled(twice) {
-                    Some(place) => {
-                        self.asm.vector3(add, T1, result, result);
-                        self.asm.vector3(equal, T1, T1, place);
-                    }
-                    None => {
-                        self.load_constant(T1, twice);
-                        let sum = self.new_xmm();
-                        self.asm.vector3(add, sum, result, result);
-                        self.asm.vector3(equal, T1, T1, sum);
-                    }
-                }
-                self.asm.vector3(OR, T0, T0, T1);
-            }
-            self.asm
-                .general_vector(Vex(Pp::P66, Map::M0f, false, 0xd7), RAX, T0);
-            self.asm.test(false, RAX, RAX);
-            self.asm.jcc(Cc::Ne, from);
         }
         self.asm.bind(back);
         self.asm.flags_changed = true;
@@ -1305,9 +1293,7 @@ impl Emitter {
 
     /// Has an operation's function compute its result, to RAX.
     pub(super) fn call_to_value(&mut self, operation: ToValue, a: Vector) {
-        if self.busy_registers() != 0 {
-            self.fail("a function in the middle of an access");
-        }
+        self.free_for_function();
         let operation = self.keep(operation);
         let place = self.place_of(a);
         let function = functions::to_value as *const () as usize;
@@ -1398,9 +1384,7 @@ impl Emitter {
             _ => {
                 let operation = self.keep(operation);
                 let place = self.place_of(into);
-                if self.busy_registers() != 0 {
-                    self.fail("a function in the middle of an access");
-                }
+                self.free_for_function();
                 // The value goes along in RDX, which nothing here uses.
                 self.take_this(super::assembler::RDX);
                 self.evaluate(a, super::assembler::RDX);

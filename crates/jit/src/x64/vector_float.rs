@@ -159,7 +159,13 @@ impl Emitter {
     }
 
     /// Jumps if a lane of one of both is NaN.
-    fn jump_if_unordered(&mut self, shape: Shape, x: Xmm, y: Xmm, to: Label) -> Option<()> {
+    pub(super) fn jump_if_unordered(
+        &mut self,
+        shape: Shape,
+        x: Xmm,
+        y: Xmm,
+        to: Label,
+    ) -> Option<()> {
         if shape.lanes() == 1 {
             let pp = if shape.lane == Lane::D {
                 Pp::P66
@@ -172,11 +178,16 @@ impl Emitter {
         } else {
             let compare = float_op(shape, 0xc2)?;
             self.asm.vector3_constant(compare, T0, x, y, 3);
-            self.asm.general_vector(v66(0xd7), RAX, T0);
-            self.asm.test(false, RAX, RAX);
-            self.asm.jcc(Cc::Ne, to);
+            self.jump_if_any(T0, to);
         }
         Some(())
+    }
+
+    /// Jumps if the top bit of a byte is set.
+    pub(super) fn jump_if_any(&mut self, bytes: Xmm, to: Label) {
+        self.asm.general_vector(v66(0xd7), RAX, bytes);
+        self.asm.test(false, RAX, RAX);
+        self.asm.jcc(Cc::Ne, to);
     }
 
     /// A way out to the operation's function, and back with its result in a register.
@@ -186,9 +197,7 @@ impl Emitter {
         operands: [Vector; 3],
         result: Xmm,
     ) -> (Label, Label) {
-        if self.busy_registers() != 0 {
-            self.fail("a function in the middle of an access");
-        }
+        self.free_for_function();
         let (from, back) = (self.asm.label(), self.asm.label());
         let operands = operands.map(|v| self.place_of(v));
         let operation = self.keep(operation);
@@ -244,12 +253,7 @@ impl Emitter {
         if fraction != 0 {
             let scale = in_lanes(shape, power(shape.lane, -i32::from(fraction)));
             self.load_constant(T0, scale);
-            let pp = if shape.lane == Lane::D {
-                Pp::P66
-            } else {
-                Pp::None
-            };
-            self.asm.vector3(Vex(pp, Map::M0f, false, 0x59), to, to, T0);
+            self.asm.vector3(float_op(shape, 0x59)?, to, to, T0);
         }
         Some(self.in_new(to))
     }
@@ -282,9 +286,7 @@ impl Emitter {
                 self.load_constant(T1, u128::MAX ^ shape.mask());
                 self.asm.vector3(OR, T0, T0, T1);
                 self.asm.vector3(v66(0x76), T0, T0, to);
-                self.asm.general_vector(v66(0xd7), RAX, T0);
-                self.asm.test(false, RAX, RAX);
-                self.asm.jcc(Cc::Ne, from);
+                self.jump_if_any(T0, from);
                 self.asm.bind(back);
                 self.asm.flags_changed = true;
                 Some(self.in_new(to))

@@ -19,7 +19,7 @@ pub(super) fn in_lanes(shape: Shape, value: u64) -> u128 {
 }
 
 /// The number in all lanes of 128 bits.
-fn lanes_of(lane: Lane, value: u64) -> u128 {
+pub(super) fn lanes_of(lane: Lane, value: u64) -> u128 {
     in_lanes(Shape::vector(lane, true), value)
 }
 
