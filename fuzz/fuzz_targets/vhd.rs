@@ -1,7 +1,9 @@
 //! VHD images of any bytes.
 #![no_main]
 
-use dormer_storage::format::{Source, Vpc};
+mod look;
+
+use dormer_storage::format::Vpc;
 use dormer_storage::{Fault, FaultyFile};
 use libfuzzer_sys::fuzz_target;
 use std::sync::Arc;
@@ -12,12 +14,6 @@ fuzz_target!(|bytes: &[u8]| {
         let Ok(image) = Vpc::open(file, "image".into()) else {
             continue;
         };
-        let mut buffer = [0; 4096];
-        let size = image.size();
-        for at in (0..size).step_by(1 << 20).take(64) {
-            let count = (size - at).min(4096) as usize;
-            let _ = image.extent(at, size - at);
-            let _ = image.read(at, &mut buffer[..count]);
-        }
+        look::look(&image, 1 << 20);
     }
 });

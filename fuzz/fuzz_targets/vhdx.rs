@@ -1,7 +1,9 @@
 //! VHDX images of any bytes, where a VHDX has them: a file of megabytes would be tried a few times a second.
 #![no_main]
 
-use dormer_storage::format::{Source, Vhdx};
+mod look;
+
+use dormer_storage::format::Vhdx;
 use dormer_storage::{Fault, FaultyFile};
 use libfuzzer_sys::fuzz_target;
 use std::sync::Arc;
@@ -33,17 +35,7 @@ fuzz_target!(|parts: &[u8]| {
         Arc::new(FaultyFile::new(Vhdx::with_checksums(bytes), Fault::None)),
     ] {
         if let Ok(image) = Vhdx::open(file, "image".into()) {
-            look(&image);
+            look::look(&image, 1 << 20);
         }
     }
 });
-
-fn look(image: &dyn Source) {
-    let mut buffer = [0; 4096];
-    let size = image.size();
-    for at in (0..size).step_by(1 << 20).take(64) {
-        let count = (size - at).min(4096) as usize;
-        let _ = image.extent(at, size - at);
-        let _ = image.read(at, &mut buffer[..count]);
-    }
-}

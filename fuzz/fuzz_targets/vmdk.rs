@@ -1,7 +1,9 @@
 //! VMDK images of any bytes: descriptors, sparse headers, compressed grains.
 #![no_main]
 
-use dormer_storage::format::{Source, Vmdk};
+mod look;
+
+use dormer_storage::format::Vmdk;
 use dormer_storage::{Fault, FaultyFile};
 use libfuzzer_sys::fuzz_target;
 use std::sync::Arc;
@@ -12,11 +14,5 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(image) = Vmdk::open(file.clone(), "image".into(), &|_| Ok(file.clone())) else {
         return;
     };
-    let mut buffer = [0; 4096];
-    let size = image.size();
-    for at in (0..size).step_by(65536).take(64) {
-        let count = (size - at).min(4096) as usize;
-        let _ = image.extent(at, size - at);
-        let _ = image.read(at, &mut buffer[..count]);
-    }
+    look::look(&image, 65536);
 });

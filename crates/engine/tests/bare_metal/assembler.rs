@@ -1,5 +1,6 @@
 //! Just enough of an assembler for the programs here.
 
+use aarch64::psci::function;
 use aarch64::registers as r;
 
 /// Condition codes.
@@ -153,6 +154,14 @@ impl Code {
 
     fn displacement(&self, to: Label) -> u32 {
         (to.0 as i64 - self.words.len() as i64) as u32
+    }
+
+    /// CPU_ON of the second processor, with its context.
+    pub fn turn_on_second(&mut self, entry: u64, context: u64) -> &mut Code {
+        self.li(1, 1)
+            .li(2, entry)
+            .li(3, context)
+            .psci(function::CPU_ON_64)
     }
 
     pub fn b(&mut self, to: Label) -> &mut Code {

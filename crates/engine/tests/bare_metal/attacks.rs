@@ -92,11 +92,7 @@ fn a_loop_is_left_when_another_processor_patches_it() {
     const ROUNDS: u64 = 100;
     for board in boards(2) {
         let mut c = prologue(&board);
-        c.li(4, DATA)
-            .li(1, 1)
-            .li(2, SECOND)
-            .li(3, 0)
-            .psci(function::CPU_ON_64);
+        c.li(4, DATA).turn_on_second(SECOND, 0);
         c.li(4, DATA).li(10, 0);
         let again = c.here();
         c.add(10, 10, 1);

@@ -420,10 +420,7 @@ fn an_idle_processor_sleeps() {
 fn a_second_processor_is_turned_on_and_off() {
     let board = Board::new(2);
     let mut c = prologue(&board);
-    c.li(1, 1)
-        .li(2, SECOND)
-        .li(3, 0x1234)
-        .psci(function::CPU_ON_64);
+    c.turn_on_second(SECOND, 0x1234);
     c.li(4, DATA).str(0, 4, 0x20);
     // Its sign of life comes with SEV.
     let wait = c.here();
@@ -441,11 +438,7 @@ fn a_second_processor_is_turned_on_and_off() {
         .cmp(0, 1)
         .b_if(NE, poll);
     // Again, elsewhere.
-    c.li(1, 1)
-        .li(2, SECOND + 0x1000)
-        .li(3, 0)
-        .psci(function::CPU_ON_64)
-        .str(0, 4, 0x30);
+    c.turn_on_second(SECOND + 0x1000, 0).str(0, 4, 0x30);
     let done = c.here();
     c.wfi().b(done);
     let mut s = Code::at(SECOND);
@@ -483,11 +476,7 @@ fn shoot_downs_are_complete_at_dsb() {
     map_window(&board, &[a | NORMAL | 3]);
     let mut c = prologue(&board);
     mmu_on(&mut c);
-    c.li(4, DATA)
-        .li(1, 1)
-        .li(2, SECOND)
-        .li(3, 0)
-        .psci(function::CPU_ON_64);
+    c.li(4, DATA).turn_on_second(SECOND, 0);
     let wait = c.here();
     c.ldr(1, 4, 0).cbz(1, wait);
     c.li(10, ROUNDS)
@@ -527,11 +516,7 @@ fn shoot_downs_are_complete_at_dsb() {
 fn two_processors_in_dsb_do_not_block_each_other() {
     let board = Board::new(2);
     let mut c = prologue(&board);
-    c.li(4, DATA)
-        .li(1, 1)
-        .li(2, SECOND)
-        .li(3, 0)
-        .psci(function::CPU_ON_64);
+    c.li(4, DATA).turn_on_second(SECOND, 0);
     let mut s = Code::at(SECOND);
     s.li(4, DATA);
     for (code, mine, other) in [(&mut c, 0, 8), (&mut s, 8, 0)] {
