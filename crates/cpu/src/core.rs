@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use aarch64::Extension;
 
+use crate::debugger::{Debugger, Stop};
 use crate::emit::{Flow, Key};
 use crate::exception::pstate;
 use crate::features::Features;
@@ -34,6 +35,8 @@ pub enum Exit {
     Kicked,
     /// A call (PSCI) turned the processor off, or ended the machine.
     Off,
+    /// What the [`Debugger`] wants to see.
+    Debug(Stop),
 }
 
 /// The guest's time, for the generic timers and the cycle counter.
@@ -109,6 +112,11 @@ pub struct Core {
     pub(crate) reported: [Option<bool>; 3],
     /// What the clock was last armed for.
     pub(crate) armed: Option<u64>,
+    pub(crate) debugger: Debugger,
+    /// It has seen the instruction before.
+    pub(crate) debugger_stepped: bool,
+    /// MDCR_EL2.TDE, for models of what is beneath: debug exceptions are for EL2, and enabled wherever the guest is.
+    pub debug_beneath: bool,
     /// A model of what is beneath the guest, if there is one.
     pub hypervisor: Option<Arc<dyn Hypervisor>>,
 }
@@ -147,6 +155,9 @@ impl Core {
             stepped: false,
             reported: [None; 3],
             armed: None,
+            debugger: Debugger::default(),
+            debugger_stepped: false,
+            debug_beneath: false,
             hypervisor: None,
         };
         core.refresh();
@@ -215,6 +226,7 @@ impl Core {
         self.suspended = false;
         self.stepping = false;
         self.stepped = false;
+        self.debugger_stepped = false;
         self.waits.fill(0);
         self.has_waits = false;
         self.translation_epoch = self.translation_epoch.wrapping_add(1);

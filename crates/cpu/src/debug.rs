@@ -34,7 +34,8 @@ impl Core {
     /// Whether debug exceptions are enabled at an exception level with that PSTATE.D.
     fn debug_enabled(&self, el: u8, masked: bool) -> bool {
         let d = &self.state.debug;
-        !d.os_lock && (el == 0 || (d.mdscr & mdscr::KDE != 0 && !masked))
+        let at_el1 = self.debug_beneath || (d.mdscr & mdscr::KDE != 0 && !masked);
+        !d.os_lock && (el == 0 || at_el1)
     }
 
     fn debug_enabled_now(&self) -> bool {
@@ -44,13 +45,14 @@ impl Core {
     /// Recomputes [`Core::debugging`].
     pub(crate) fn refresh_debug(&mut self) {
         let d = &self.state.debug;
-        self.debugging = d.mdscr & (mdscr::SS | mdscr::MDE) != 0
+        let guest = d.mdscr & (mdscr::SS | mdscr::MDE) != 0
             && self.debug_enabled_now()
             && (d.mdscr & mdscr::SS != 0
                 || d.breakpoint_control
                     .iter()
                     .chain(&d.watchpoint_control)
                     .any(|c| c & 1 != 0));
+        self.debugging = guest || self.debugger.is_active();
     }
 
     /// Whether an exception return to `el` with `spsr` arms the step: PSTATE.SS (DebugExceptionReturnSS).
@@ -66,9 +68,10 @@ impl Core {
         if !self.debugging {
             return Ok(());
         }
+        self.stop_before_instruction()?;
         self.stepping = false;
         let stepped = std::mem::take(&mut self.stepped);
-        if self.state.debug.mdscr & mdscr::SS != 0 {
+        if self.state.debug.mdscr & mdscr::SS != 0 && self.debug_enabled_now() {
             if self.state.pstate & pstate::SS == 0 {
                 let class = if self.state.el == 0 {
                     class::STEP_LOWER
@@ -87,6 +90,7 @@ impl Core {
             self.stepping = true;
         }
         if self.state.debug.mdscr & mdscr::MDE != 0
+            && self.debug_enabled_now()
             && (0..BREAKPOINTS).any(|i| self.breakpoint_matches(i))
         {
             let class = if self.state.el == 0 {
@@ -163,7 +167,11 @@ impl Core {
         write: bool,
         el0: bool,
     ) -> Result<(), Taken> {
-        if !self.debugging || self.state.debug.mdscr & mdscr::MDE == 0 {
+        if !self.debugging {
+            return Ok(());
+        }
+        self.stop_before_access(address, bytes, read, write)?;
+        if self.state.debug.mdscr & mdscr::MDE == 0 || !self.debug_enabled_now() {
             return Ok(());
         }
         let hit =

@@ -165,7 +165,12 @@ impl Core {
             Exception::Undefined | Exception::Hlt(_) | Exception::Hvc(_) | Exception::Smc(_) => {
                 (class::UNKNOWN, 0, None, pc)
             }
-            Exception::Brk(immediate) => (class::BRK, immediate.into(), None, pc),
+            Exception::Brk(immediate) => {
+                if let Some(taken) = self.stop_at_break(immediate) {
+                    return taken;
+                }
+                (class::BRK, immediate.into(), None, pc)
+            }
             // CV = 1, COND = 14.
             Exception::FpTrap => (class::FP, 0x1e0_0000, None, pc),
             Exception::IllegalState => (class::ILLEGAL_STATE, 0, None, pc),

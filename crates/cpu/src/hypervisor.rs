@@ -12,6 +12,8 @@ pub enum Event {
     },
     /// WFI.
     WaitForInterrupt,
+    /// WFE.
+    WaitForEvent,
     /// MRS of a register that EL1 and EL0 may read here (encoding as [`aarch64::registers::encode`]) to Xt.
     ReadRegister { register: u16, rt: u32 },
     /// MSR of a register that they may write here, from Xt.

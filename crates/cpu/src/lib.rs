@@ -6,6 +6,7 @@
 
 mod core;
 mod debug;
+mod debugger;
 mod emit;
 pub mod exception;
 mod features;
@@ -26,6 +27,7 @@ pub mod vector;
 mod world;
 
 pub use self::core::{Clock, Core, Done, Exit, Shared, Taken};
+pub use debugger::{Debugger, Stop, Watch};
 pub use emit::{
     Access, AccessKind, AtomicOperation, Barrier, Emit, Exception, Flow, Jump, Key, Order, Outcome,
     Width,

@@ -101,8 +101,12 @@ impl Core {
                 }
                 if number == 3 {
                     self.beneath(Event::WaitForInterrupt);
-                    self.wait_for_interrupt(world, tlb);
+                    // A wait may end early: a debugger's step does not wait.
+                    if !self.debugger.step {
+                        self.wait_for_interrupt(world, tlb);
+                    }
                 } else {
+                    self.beneath(Event::WaitForEvent);
                     self.wait_for_event(world, tlb);
                 }
                 Ok(Flow::Ends)

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-pub use cpu::{CallOutcome, Clock, Features, State, World};
+pub use cpu::{CallOutcome, Clock, Debugger, Features, State, Stop, Watch, World};
 
 pub mod hvf;
 pub mod jit;
@@ -107,6 +107,26 @@ pub trait Vm: Send + Sync {
     /// the machine ends. What is not mapped goes to [`World::space`]; engines that find all memory there do nothing.
     fn map(&self, start: u64, size: u64, host: usize, writable: bool) -> Result<(), Error>;
     fn unmap(&self, start: u64, size: u64) -> Result<(), Error>;
+    /// Notes from now on what the processors write of a span of mapped memory, whole pages of the host; or no longer, and
+    /// what was noted is forgotten. What devices write is theirs to note.
+    ///
+    /// # Errors
+    /// The engine does not track, or not that span.
+    fn track_writes(&self, start: u64, size: u64, track: bool) -> Result<(), Error> {
+        let _ = (start, size);
+        if track {
+            return Err(Error::Unavailable(
+                "this engine does not track what its guests write".into(),
+            ));
+        }
+        Ok(())
+    }
+    /// What was written inside of a span since it is tracked, or since it was taken before: addresses and bytes, ascending,
+    /// in whole pages of the host. From here on it is noted anew.
+    fn take_writes(&self, start: u64, size: u64) -> Result<Vec<(u64, u64)>, Error> {
+        let _ = (start, size);
+        Ok(Vec::new())
+    }
     /// Processor `index`, once, on the thread that will run it; in power-on state.
     fn vcpu(&self, index: u32) -> Result<Box<dyn Vcpu>, Error>;
     /// Level of a processor's IRQ input. From any thread, at any time.
@@ -127,6 +147,20 @@ pub trait Vcpu {
     fn state(&mut self) -> Result<State, Error>;
     fn set_state(&mut self, state: &State) -> Result<(), Error>;
 
+    /// Has runs end with [`Exit::Debug`] where the debugger wants it, in the place of what was wanted before; a reset
+    /// leaves that alone.
+    ///
+    /// # Errors
+    /// The engine has no debugging, or not that much of it.
+    fn debug(&mut self, wanted: &Debugger) -> Result<(), Error> {
+        if wanted.is_active() {
+            return Err(Error::Unavailable(
+                "this engine does not debug its guests".into(),
+            ));
+        }
+        Ok(())
+    }
+
     /// PSCI CPU_ON: power-on state, then to `entry` with `context` in X0 (DEN 0022, 6.4).
     fn start(&mut self, entry: u64, context: u64) -> Result<(), Error> {
         self.reset();
@@ -144,8 +178,23 @@ pub enum Exit {
     Kicked,
     /// [`CallOutcome::Stop`]: the call turned the processor off or ended the machine.
     Off,
+    /// What [`Vcpu::debug`] asked for.
+    Debug(Stop),
     /// The engine cannot go on; what happened.
     Fault(String),
+}
+
+/// What hardware can watch, so that all engines watch the same.
+fn check_watchpoints(debugger: &Debugger) -> Result<(), Error> {
+    let fits = |w: &Watch| {
+        w.bytes.is_power_of_two() && w.bytes <= 1 << 31 && w.address.is_multiple_of(w.bytes)
+    };
+    if debugger.watchpoints.iter().all(fits) {
+        return Ok(());
+    }
+    Err(Error::Unavailable(
+        "a watchpoint covers a power of two of bytes, up to 2 GiB, at a multiple of it".into(),
+    ))
 }
 
 /// Why an engine cannot do something.

@@ -104,6 +104,13 @@ impl Regions {
         Ok(())
     }
 
+    /// Whether the span lies in one region of memory that can be written.
+    pub fn is_writable(&self, start: u64, size: u64) -> bool {
+        let end = start.saturating_add(size);
+        let covers = |r: &Region| r.start <= start && end <= r.start + r.size;
+        self.regions.lock().iter().any(|r| r.writable && covers(r))
+    }
+
     /// Before a processor runs: has the hardware follow what changed in `space`. `change` maps or unmaps a region, as its
     /// `mapped` says it is to be.
     pub fn follow(

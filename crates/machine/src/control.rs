@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use engine::psci::{Order, SystemRequest};
-use engine::{Exit, Vcpu};
+use engine::{Debugger, Exit, Stop, Vcpu};
 use parking_lot::{Condvar, Mutex};
 use storage::{Operation, Stall};
 
@@ -30,6 +30,8 @@ pub enum RunState {
     IoError,
     /// The engine could not go on.
     InternalError,
+    /// A debugger's: something that it wants to see has happened ([`Handle::debugged`]).
+    Debug,
 }
 
 impl RunState {
@@ -42,6 +44,7 @@ impl RunState {
             RunState::Shutdown => "shutdown",
             RunState::IoError => "io-error",
             RunState::InternalError => "internal-error",
+            RunState::Debug => "debug",
         }
     }
 }
@@ -106,6 +109,8 @@ enum Request {
     Shutdown(Cause),
     Stalled(Stall),
     EngineFault(String),
+    Debug(u32, Debugger),
+    Debugged(u32, Stop),
 }
 
 /// The machine cannot do that now.
@@ -115,6 +120,8 @@ pub enum ControlError {
     ResetRequired,
     #[error("the machine has ended")]
     Ended,
+    #[error("there is no processor {0}")]
+    NoProcessor(u32),
 }
 
 struct Gate {
@@ -123,6 +130,10 @@ struct Gate {
     inside: u32,
     ended: Option<Cause>,
     resets: u64,
+    /// What is wanted to be seen of each processor, and how often that has changed.
+    debuggers: Vec<(Debugger, u64)>,
+    /// What stopped the machine in [`RunState::Debug`].
+    debugged: Option<(u32, Stop)>,
 }
 
 pub(crate) struct Shared {
@@ -161,6 +172,8 @@ impl Machine {
                 inside: 0,
                 ended: None,
                 resets: 0,
+                debuggers: vec![Default::default(); cpus as usize],
+                debugged: None,
             }),
             moved: Condvar::new(),
             close: AtomicBool::new(true),
@@ -260,6 +273,17 @@ impl Handle {
         self.ask(Request::Reset(cause))
     }
 
+    /// Has the machine stop in [`RunState::Debug`] where `wanted` says, in the place of what was wanted of that processor
+    /// before. An engine that cannot do it stops the machine with the reason, as its other faults.
+    pub fn debug(&self, cpu: u32, wanted: Debugger) -> Result<(), ControlError> {
+        self.ask(Request::Debug(cpu, wanted))
+    }
+
+    /// What stopped the machine for a debugger, and which processor.
+    pub fn debugged(&self) -> Option<(u32, Stop)> {
+        self.shared.gate.lock().debugged
+    }
+
     /// Presses the power button: the guest shuts down if it listens.
     pub fn power_button(&self) {
         self.shared.board.press_power_button();
@@ -347,7 +371,11 @@ impl Shared {
 
     fn go(&self) {
         self.board.clock.start();
-        self.gate.lock().state = RunState::Running;
+        {
+            let mut gate = self.gate.lock();
+            gate.state = RunState::Running;
+            gate.debugged = None;
+        }
         self.close.store(false, Ordering::SeqCst);
         self.moved.notify_all();
     }
@@ -388,7 +416,7 @@ fn act(shared: &Shared, request: Request) -> Result<(), ControlError> {
             RunState::Shutdown | RunState::InternalError => {
                 return Err(ControlError::ResetRequired);
             }
-            RunState::Prelaunch | RunState::Paused | RunState::IoError => {
+            RunState::Prelaunch | RunState::Paused | RunState::IoError | RunState::Debug => {
                 shared.board.retry_disks();
                 shared.go();
                 shared.tell(Event::Resume);
@@ -420,6 +448,34 @@ fn act(shared: &Shared, request: Request) -> Result<(), ControlError> {
             if state == RunState::Running {
                 shared.halt();
                 shared.enter(RunState::IoError);
+                shared.tell(Event::Stop);
+            }
+        }
+        Request::Debug(cpu, wanted) => {
+            // Processors take it on their way back in.
+            let running = state == RunState::Running;
+            if running {
+                shared.halt();
+            }
+            let known = match shared.gate.lock().debuggers.get_mut(cpu as usize) {
+                Some((debugger, changes)) => {
+                    *debugger = wanted;
+                    *changes += 1;
+                    Ok(())
+                }
+                None => Err(ControlError::NoProcessor(cpu)),
+            };
+            if running {
+                shared.go();
+            }
+            return known;
+        }
+        Request::Debugged(cpu, stop) => {
+            // Another processor's may have come first; it comes again when this one runs on.
+            if state == RunState::Running {
+                shared.halt();
+                shared.enter(RunState::Debug);
+                shared.gate.lock().debugged = Some((cpu, stop));
                 shared.tell(Event::Stop);
             }
         }
@@ -468,7 +524,7 @@ fn processor(shared: &Shared, cpu: u32) {
         vcpu,
         on: false,
     };
-    let mut seen = 0;
+    let (mut seen, mut debuggers) = (0, 0);
     loop {
         let mut gate = shared.gate.lock();
         while shared.close.load(Ordering::SeqCst) && gate.ended.is_none() {
@@ -479,13 +535,23 @@ fn processor(shared: &Shared, cpu: u32) {
         }
         gate.inside += 1;
         let resets = gate.resets;
+        let wanted = gate.debuggers.get(cpu as usize).cloned();
         drop(gate);
         if resets != seen {
             seen = resets;
             processor.vcpu.reset();
             processor.on = cpu != 0 && board.vm.powers_processors();
         }
-        let reason = processor.run(shared);
+        let mut reason = None;
+        if let Some((wanted, changes)) = wanted
+            && changes != debuggers
+        {
+            debuggers = changes;
+            reason = processor.vcpu.debug(&wanted).err().map(|e| e.to_string());
+        }
+        if reason.is_none() {
+            reason = processor.run(shared);
+        }
         shared.gate.lock().inside -= 1;
         shared.moved.notify_all();
         if let Some(reason) = reason {
@@ -525,6 +591,18 @@ impl Processor {
             match self.vcpu.run(board.world()) {
                 Exit::Kicked => {}
                 Exit::Off => self.on = false,
+                Exit::Debug(stop) => {
+                    let (send, _) = bounded(1);
+                    let _ = shared
+                        .requests
+                        .send((Request::Debugged(self.cpu, stop), send));
+                    // It stays where it is until the machine has stopped.
+                    let mut gate = shared.gate.lock();
+                    while !shared.close.load(Ordering::SeqCst) && gate.ended.is_none() {
+                        shared.moved.wait_for(&mut gate, Duration::from_millis(20));
+                    }
+                    return None;
+                }
                 Exit::Fault(reason) => return Some(reason),
             }
         }

@@ -1,39 +1,85 @@
 //! A model of Apple's Hypervisor.framework, over Dormer's interpreter.
 //!
-//! It is as the framework's documentation says, or, where that says nothing, as the architecture manual says of EL2 (Arm DDI
-//! 0487), or else as we assume. Rule by rule:
+//! Each rule says where it is from:
+//!
+//! - **Apple**: Apple's reference of the framework ("Hypervisor", Apple silicon), under the name given.
+//! - **Arm**: the architecture manual (DDI 0487), of what EL2 sees of EL1, as the framework hands EL2's syndrome on.
+//! - **reported**: by users and maintainers of other virtual machines; no document says it.
+//! - **assumed**: nobody says it. A Mac may contradict it, and docs/mac.md has a step for it.
+//!
+//! ## The machine
 //!
 //! | rule | from |
 //! | --- | --- |
-//! | one virtual machine a process: `hv_vm_create` again gives HV_BUSY | "Hypervisor", hv_vm_create |
-//! | without the entitlement, HV_DENIED | "com.apple.security.hypervisor" |
-//! | guest-physical sizes: a default of 36 bits, a larger one by request up to a maximum | hv_vm_config_get_default_ipa_size, hv_vm_config_get_max_ipa_size; 36 and 40 are what users report |
-//! | mappings in multiples of the page, 16 KiB | hv_vm_map |
-//! | a vCPU belongs to the thread that created it; other threads get HV_BAD_ARGUMENT | hv_vcpu_create; the code is assumed |
-//! | hv_vcpus_exit ends the present run, or the next if there is none | hv_vcpus_exit |
-//! | an exit says ESR_EL2, FAR_EL2 and the guest-physical address | hv_vcpu_exit_exception_t; DDI 0487, D17.2.37 |
-//! | pending interrupts are gone after each exit | hv_vcpu_set_pending_interrupt |
-//! | the virtual timer's exit masks it until hv_vcpu_set_vtimer_mask | HV_EXIT_REASON_VTIMER_ACTIVATED |
-//! | the virtual timer is seen to only inside hv_vcpu_run | assumed; as users report |
-//! | a fire that meets a cancellation may be lost ([`Options::lose_fires`]) | reported by users |
-//! | CNTVCT_EL0 is mach_absolute_time less the offset | hv_vcpu_set_vtimer_offset |
-//! | WFI exits (EC 0x01), WFE does not; the PC is the instruction's | DDI 0487, HCR_EL2.TWI; that TWE is off is assumed |
-//! | HVC exits with the PC past it, SMC (HCR_EL2.TSC) with its own | DDI 0487, preferred exception return |
-//! | ICC_*, PMU, CNTP_*, CNTPCT and LOR registers exit (EC 0x18) | assumed; as users report |
-//! | debug registers exit while hv_vcpu_set_trap_debug_reg_accesses says so; at first they do | the function; the default is assumed |
-//! | debug exceptions exit while hv_vcpu_set_trap_debug_exceptions says so | the function |
-//! | aborts where nothing is mapped, and of writes to read-only memory, exit (EC 0x24, 0x20); ISV as the manual has it | DDI 0487, "ISS encoding for an exception from a Data Abort" |
-//! | cache maintenance of an address that is not mapped exits with CM = 1 | DDI 0487 |
-//! | of the identification registers, PFR0.GIC, DFR0.PMUVer and MMFR0.PARange take what they are given; others stay | assumed |
+//! | one virtual machine a process: another is refused | Apple, `hv_vm_create` |
+//! | the refusal is HV_BUSY | assumed |
+//! | without the entitlement, HV_DENIED | Apple, "com.apple.security.hypervisor", `HV_DENIED` |
+//! | guest-physical sizes: a default, and a larger one by request up to a maximum | Apple, `hv_vm_config_get_default_ipa_size`, `hv_vm_config_get_max_ipa_size`, `hv_vm_config_set_ipa_size` |
+//! | 36 bits and 40 bits | reported |
+//! | mappings, and changes of their permissions, in multiples of the page | Apple, `hv_vm_map`, `hv_vm_protect` |
+//! | the page is 16 KiB | Apple, "Hypervisor" of macOS before 26 (`hv_vm_config_set_ipa_granule`) |
+//! | mappings that overlap are refused; a part of one can be protected | assumed; unmapping a part of one is not modelled, and the engine does not do it |
+//! | eight vCPUs | assumed: `hv_vm_get_max_vcpu_count` says it on a Mac |
 //!
-//! The other identification registers are the interpreter's (`max`). Host memory has this host's page size, not 16 KiB.
+//! ## vCPUs
+//!
+//! | rule | from |
+//! | --- | --- |
+//! | a vCPU belongs to the thread that created it | Apple, `hv_vcpu_create` |
+//! | other threads are refused with HV_BAD_ARGUMENT | assumed |
+//! | `hv_vcpus_exit` ends the present run, or the next if there is none, from any thread | Apple, `hv_vcpus_exit` |
+//! | it does not wake a thread of the program's own that waits | Apple: it is about `hv_vcpu_run` only |
+//! | pending interrupts are gone after each exit | Apple, `hv_vcpu_set_pending_interrupt` |
+//! | they are levels while a run lasts | assumed, as HCR_EL2.VI and VF are (Arm) |
+//! | a register is named by its encoding; SP_EL1 is 3, 4, 4, 1, 0 | Apple, `hv_sys_reg_t` |
+//! | CPSR takes EL0 and EL1 only | assumed |
+//! | a vCPU starts with the OS lock open | assumed; the engine answers OSLAR and OSLSR itself |
+//! | ID_AA64PFR0_EL1.GIC, ID_AA64DFR0_EL1.PMUVer, ID_AA64MMFR0_EL1.PARange take what they are given, other fields stay | assumed; the engine reads back what it sets |
+//!
+//! The other identification registers are the interpreter's (`max`).
+//!
+//! ## Time
+//!
+//! | rule | from |
+//! | --- | --- |
+//! | the exit of the virtual timer masks it until `hv_vcpu_set_vtimer_mask` | Apple, `HV_EXIT_REASON_VTIMER_ACTIVATED` |
+//! | it is seen to only inside `hv_vcpu_run` | reported |
+//! | the mask does not show in CNTV_CTL_EL0 | assumed |
+//! | a fire that meets a cancellation may be lost ([`Options::lose_fires`]) | reported |
+//! | CNTVCT_EL0 is `mach_absolute_time` less the offset | Apple, `hv_vcpu_set_vtimer_offset` |
+//! | it may be ahead of what the program reads at the same time ([`Options::counter_ahead`]) | assumed |
+//! | 24 MHz | reported; the engine reads CNTFRQ_EL0 |
+//!
+//! ## Exits
+//!
+//! An exit tells ESR_EL2, FAR_EL2 and, of aborts, the guest-physical address (Apple, `hv_vcpu_exit_exception_t`).
+//!
+//! | rule | from |
+//! | --- | --- |
+//! | WFI exits (class 0x01), the PC on it | Arm, HCR_EL2.TWI; that it is set is reported |
+//! | WFE does not, unless [`Options::trap_events`] | Arm, HCR_EL2.TWE; that it is clear is assumed |
+//! | HVC exits (0x16) with the PC past it, and a step over it is done | Arm, AArch64.CallHypervisor |
+//! | SMC exits (0x17) with the PC on it, and a step over it is not done | Arm, HCR_EL2.TSC; that it is set is reported |
+//! | ICC_*, PMU, CNTP_*, CNTPCT and LOR registers exit (0x18), where EL1 itself does not forbid them | Arm, priorities of traps; which are trapped is reported |
+//! | debug registers exit while `hv_vcpu_set_trap_debug_reg_accesses` says so | Apple, the function |
+//! | at first they do | assumed; the engine says so itself |
+//! | breakpoints, watchpoints, steps (0x30, 0x34, 0x32) and BRK (0x3c) exit while `hv_vcpu_set_trap_debug_exceptions` says so | Apple, the function |
+//! | the first three are then enabled at EL1 whatever MDSCR_EL1.KDE and PSTATE.D are | Arm, AArch64.GenerateDebugExceptionsFrom with MDCR_EL2.TDE, which the function is assumed to set |
+//! | the program sets the guest's breakpoints, watchpoints, MDSCR_EL1 and PSTATE.SS for its own debugger | Apple, `hv_sys_reg_t`, `HV_REG_CPSR`; that PSTATE.SS is kept over `hv_vcpu_run` is assumed |
+//! | aborts where nothing is mapped, and of writes to memory without that permission, exit (0x24, 0x20) | Apple, `hv_vm_map`; Arm, stage 2 faults |
+//! | ISV, SAS, SSE, SRT, SF, AR of one general register without writeback; none for others, exclusives and atomics | Arm, "ISS encoding for an exception from a Data Abort" |
+//! | aborts on a walk of the guest's tables have S1PTW, and no ISV | Arm, the same |
+//! | their guest-physical address is 0 | the model's limit: it is that of the table's entry |
+//! | cache maintenance of an address that is not mapped exits with CM | Arm, the same |
+//!
+//! Exits that no guest of the model causes can be had by [`Model::inject`]. Host memory has this host's page size.
 
 mod registers;
 mod syndrome;
 mod vcpu;
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -59,6 +105,10 @@ pub struct Options {
     pub entitled: bool,
     /// A virtual timer's fire that comes with a cancellation is never told.
     pub lose_fires: bool,
+    /// HCR_EL2.TWE: WFE exits too.
+    pub trap_events: bool,
+    /// Ticks by which the guest's counter is ahead of the host's: fires come that much before the program can tell.
+    pub counter_ahead: u64,
 }
 
 impl Default for Options {
@@ -67,6 +117,8 @@ impl Default for Options {
             max_ipa_size: 40,
             entitled: true,
             lose_fires: false,
+            trap_events: false,
+            counter_ahead: 0,
         }
     }
 }
@@ -124,6 +176,8 @@ pub struct Model {
     vm: Mutex<Option<Arc<Vm>>>,
     /// What happened so far.
     pub counts: Arc<Counts>,
+    /// What the next runs end with.
+    injected: Mutex<VecDeque<VcpuExit>>,
 }
 
 /// The process's virtual machine.
@@ -131,9 +185,18 @@ struct Vm {
     ipa_size: u32,
     /// Stage 2.
     space: AddressSpace,
-    mapped: Mutex<HashMap<u64, u64>>,
+    mapped: Mutex<Mapped>,
     cores: Arc<cpu::Shared>,
     vcpus: Mutex<Vec<Option<Arc<Vcpu>>>>,
+}
+
+/// What `hv_vm_map` was told, and [`Vm::space`] as it is after `hv_vm_protect`.
+#[derive(Default)]
+struct Mapped {
+    /// Sizes of whole mappings, by their start.
+    whole: BTreeMap<u64, u64>,
+    /// Size, host address, and whether it can be written.
+    pieces: BTreeMap<u64, (u64, usize, bool)>,
 }
 
 /// The host's counter, and a timer a vCPU for what its processor waits for.
@@ -161,7 +224,13 @@ impl Model {
             clock: device::Clock::new(),
             vm: Mutex::new(None),
             counts: Arc::default(),
+            injected: Mutex::default(),
         })
+    }
+
+    /// Has the next run of any vCPU end with that, before it does anything: for exits that no guest gets out of the model.
+    pub fn inject(&self, exit: VcpuExit) {
+        self.injected.lock().push_back(exit);
     }
 
     fn vm(&self) -> Result<Arc<Vm>, Refusal> {
@@ -199,6 +268,25 @@ impl Vm {
         }
     }
 
+    /// Puts a piece in place.
+    fn put(
+        &self,
+        mapped: &mut Mapped,
+        start: u64,
+        piece: (u64, usize, bool),
+    ) -> Result<(), Refusal> {
+        let (size, host, writable) = piece;
+        let mapping = if writable {
+            Mapping::Ram { host }
+        } else {
+            Mapping::ReadOnly { host }
+        };
+        let done = self.space.map(start, size, mapping);
+        done.map_err(|_| Refusal::ERROR)?;
+        mapped.pieces.insert(start, piece);
+        Ok(())
+    }
+
     /// Stage 2 has changed: no vCPU goes on with what was.
     fn settle(&self) {
         let vcpus: Vec<_> = self.vcpus.lock().iter().flatten().cloned().collect();
@@ -206,6 +294,16 @@ impl Vm {
         for vcpu in vcpus {
             vcpu.settle(generation);
         }
+    }
+}
+
+/// Of `hv_memory_flags_t`: memory of guests is read and executed, and may be written.
+fn is_writable(permissions: u64) -> Result<bool, Refusal> {
+    let readable = flags::READ | flags::EXECUTE;
+    match permissions {
+        p if p == readable => Ok(false),
+        p if p == readable | flags::WRITE => Ok(true),
+        _ => Err(Refusal::UNSUPPORTED),
     }
 }
 
@@ -274,16 +372,12 @@ impl Framework for Model {
         if host == 0 || !host.is_multiple_of(4096) {
             return Err(Refusal::BAD_ARGUMENT);
         }
-        let all = flags::READ | flags::WRITE | flags::EXECUTE;
-        let mapping = match permissions {
-            p if p == all => Mapping::Ram { host },
-            p if p == flags::READ | flags::EXECUTE => Mapping::ReadOnly { host },
-            _ => return Err(Refusal::UNSUPPORTED),
-        };
-        vm.space
-            .map(ipa, size, mapping)
-            .map_err(|_| Refusal::ERROR)?;
-        vm.mapped.lock().insert(ipa, size);
+        let writable = is_writable(permissions)?;
+        {
+            let mut mapped = vm.mapped.lock();
+            vm.put(&mut mapped, ipa, (size, host, writable))?;
+            mapped.whole.insert(ipa, size);
+        }
         vm.settle();
         Ok(())
     }
@@ -294,19 +388,56 @@ impl Framework for Model {
         {
             // Whole mappings only: that is all the engine does.
             let mut mapped = vm.mapped.lock();
-            if mapped.get(&ipa) != Some(&size) {
+            if mapped.whole.get(&ipa) != Some(&size) {
                 return Err(Refusal::BAD_ARGUMENT);
             }
-            mapped.remove(&ipa);
-            vm.space.unmap(ipa);
+            mapped.whole.remove(&ipa);
+            let inside: Vec<u64> = mapped.pieces.range(ipa..ipa + size).map(|p| *p.0).collect();
+            for start in inside {
+                mapped.pieces.remove(&start);
+                vm.space.unmap(start);
+            }
         }
         vm.settle();
         Ok(())
     }
 
-    fn vm_protect(&self, ipa: u64, size: u64, _permissions: u64) -> Result<(), Refusal> {
-        self.vm()?.check(ipa, size)?;
-        Err(Refusal::UNSUPPORTED)
+    fn vm_protect(&self, ipa: u64, size: u64, permissions: u64) -> Result<(), Refusal> {
+        let vm = self.vm()?;
+        vm.check(ipa, size)?;
+        let writable = is_writable(permissions)?;
+        let end = ipa + size;
+        {
+            let mut mapped = vm.mapped.lock();
+            let touched: Vec<_> = mapped
+                .pieces
+                .range(..end)
+                .filter(|(start, piece)| **start + piece.0 > ipa)
+                .map(|(start, piece)| (*start, *piece))
+                .collect();
+            let covered: u64 = touched
+                .iter()
+                .map(|(start, (size, ..))| (start + size).min(end) - (*start).max(ipa))
+                .sum();
+            if covered != size {
+                return Err(Refusal::BAD_ARGUMENT);
+            }
+            for (start, (size, host, was)) in touched {
+                mapped.pieces.remove(&start);
+                vm.space.unmap(start);
+                // What is before, in, and behind the span.
+                let cuts = [start, start.max(ipa), (start + size).min(end), start + size];
+                for (i, can) in [was, writable, was].into_iter().enumerate() {
+                    let (from, to) = (cuts[i], cuts[i + 1]);
+                    if from < to {
+                        let at = host + (from - start) as usize;
+                        vm.put(&mut mapped, from, (to - from, at, can))?;
+                    }
+                }
+            }
+        }
+        vm.settle();
+        Ok(())
     }
 
     fn vcpu_create(&self) -> Result<Handle, Refusal> {
@@ -316,8 +447,8 @@ impl Framework for Model {
         if index >= VCPUS {
             return Err(Refusal::NO_RESOURCES);
         }
-        let lose = self.options.lose_fires;
-        vcpus.push(Some(Vcpu::new(index, &vm, self.counts.clone(), lose)));
+        let counts = self.counts.clone();
+        vcpus.push(Some(Vcpu::new(index, &vm, counts, self.options)));
         Ok(index.into())
     }
 
@@ -332,7 +463,11 @@ impl Framework for Model {
 
     fn vcpu_run(&self, handle: Handle) -> Result<VcpuExit, Refusal> {
         let vm = self.vm()?;
-        Ok(self.vcpu(handle)?.run(&vm.space))
+        let vcpu = self.vcpu(handle)?;
+        if let Some(exit) = self.injected.lock().pop_front() {
+            return Ok(exit);
+        }
+        Ok(vcpu.run(&vm.space))
     }
 
     fn vcpus_exit(&self, handles: &[Handle]) -> Result<(), Refusal> {
@@ -387,10 +522,7 @@ impl Framework for Model {
     }
 
     fn set_trap_debug_exceptions(&self, handle: Handle, trap: bool) -> Result<(), Refusal> {
-        self.vcpu(handle)?
-            .traps
-            .exceptions
-            .store(trap, Ordering::SeqCst);
+        self.vcpu(handle)?.trap_debug_exceptions(trap);
         Ok(())
     }
 

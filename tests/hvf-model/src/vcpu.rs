@@ -8,12 +8,12 @@ use std::thread::ThreadId;
 use aarch64::esr::{self, abort, class, status};
 use aarch64::registers as r;
 use cpu::mmu::{Purpose, Request};
-use cpu::{CallOutcome, Core, Event, Features, Hypervisor, Interpreter, World};
+use cpu::{CallOutcome, Core, Event, Features, Hypervisor, Interpreter, World, exception};
 use engine::hvf::framework::{Exception, Interrupt, Refusal, VcpuExit, reg};
 use memory::{AddressSpace, Found};
 use parking_lot::Mutex;
 
-use crate::{Counts, Vm, registers, syndrome};
+use crate::{Counts, Options, Vm, registers, syndrome};
 
 const CANCELED: u32 = 64;
 const VTIMER: u32 = 65;
@@ -29,6 +29,8 @@ const VIRTUAL_TIMER: u32 = 27;
 pub struct Traps {
     pub exceptions: AtomicBool,
     pub registers: AtomicBool,
+    /// WFE.
+    events: bool,
 }
 
 pub struct Vcpu {
@@ -40,7 +42,7 @@ pub struct Vcpu {
     inside: AtomicBool,
     /// The generation of stage 2 that the present run goes by.
     seen: AtomicU64,
-    lose_fires: bool,
+    options: Options,
     inner: Mutex<Inner>,
 }
 
@@ -102,16 +104,20 @@ impl Hypervisor for Beneath {
     fn event(&self, event: Event) {
         let exits = match event {
             Event::WaitForInterrupt | Event::Call { .. } => true,
+            Event::WaitForEvent => self.traps.events,
             Event::ReadRegister { register, .. } | Event::WriteRegister { register, .. } => {
                 let debug = r::fields(register).0 == 2;
                 registers::trapped(register) || debug && self.traps.registers.load(Ordering::SeqCst)
             }
             Event::Synchronous { class: c, iss, .. } => match c {
-                // The interpreter has external aborts where nothing is mapped only.
+                // The interpreter has external aborts where nothing is mapped only, and atomics need memory to write.
                 class::DATA_ABORT
                 | class::DATA_ABORT_LOWER
                 | class::INSTRUCTION_ABORT
-                | class::INSTRUCTION_ABORT_LOWER => is_external(iss) || is_on_walk(iss),
+                | class::INSTRUCTION_ABORT_LOWER => {
+                    let atomic = iss & 0x3f == status::UNSUPPORTED_ATOMIC;
+                    is_external(iss) || is_on_walk(iss) || atomic
+                }
                 class::BRK
                 | class::BREAKPOINT
                 | class::BREAKPOINT_LOWER
@@ -137,12 +143,13 @@ fn is_on_walk(iss: u32) -> bool {
 }
 
 impl Vcpu {
-    pub fn new(index: u32, vm: &Arc<Vm>, counts: Arc<Counts>, lose_fires: bool) -> Arc<Vcpu> {
+    pub fn new(index: u32, vm: &Arc<Vm>, counts: Arc<Counts>, options: Options) -> Arc<Vcpu> {
         let mut features = Features::model("max").unwrap_or_else(|e| unreachable!("{e}"));
         features.gic_registers = false;
         let traps = Arc::new(Traps {
             exceptions: AtomicBool::new(false),
             registers: AtomicBool::new(true),
+            events: options.trap_events,
         });
         let mut core = Core::new(index, 0, Arc::new(features), vm.cores.clone());
         core.hypervisor = Some(Arc::new(Beneath {
@@ -157,7 +164,7 @@ impl Vcpu {
             canceled: AtomicBool::new(false),
             inside: AtomicBool::new(false),
             seen: AtomicU64::new(0),
-            lose_fires,
+            options,
             inner: Mutex::new(Inner {
                 interpreter: Interpreter::new(core),
                 masked: false,
@@ -219,7 +226,7 @@ impl Vcpu {
             match result {
                 Ok(_) => {
                     if level && !inner.masked && !inner.lost {
-                        if self.lose_fires && self.canceled.load(Ordering::SeqCst) {
+                        if self.options.lose_fires && self.canceled.load(Ordering::SeqCst) {
                             inner.lost = true;
                             self.counts.lost.fetch_add(1, Ordering::Relaxed);
                             continue;
@@ -240,10 +247,11 @@ impl Vcpu {
     /// What an event looks like from EL2.
     fn exit(&self, inner: &mut Inner, space: &AddressSpace, event: Event) -> VcpuExit {
         let core = inner.interpreter.core_mut();
-        let mut exception = Exception::default();
+        let mut told = Exception::default();
         let (class, iss) = match event {
             // CV = 1, COND = 14, TI = 0.
             Event::WaitForInterrupt => (class::WFX, 1 << 24 | 14 << 20),
+            Event::WaitForEvent => (class::WFX, 1 << 24 | 14 << 20 | 1),
             Event::ReadRegister { register, rt } => {
                 (class::SYSTEM, esr::system_iss(register, rt, true))
             }
@@ -255,33 +263,39 @@ impl Vcpu {
                 immediate,
             } => (SMC, immediate.into()),
             Event::Call { immediate, .. } => {
+                // A stepped HVC is done (SSAdvance); a trapped SMC is not.
                 core.state.pc = core.state.pc.wrapping_add(4);
+                core.state.pstate &= !exception::pstate::SS;
                 (HVC, immediate.into())
             }
             Event::Synchronous { class: c, iss, far } => {
-                exception.virtual_address = far.unwrap_or(core.state.pc);
+                told.virtual_address = far.unwrap_or(core.state.pc);
                 match c {
                     class::DATA_ABORT | class::DATA_ABORT_LOWER => {
                         let (iss, ipa) = self.data_abort(core, space, iss, far);
-                        exception.physical_address = ipa;
+                        told.physical_address = ipa;
                         (class::DATA_ABORT_LOWER, iss)
                     }
                     class::INSTRUCTION_ABORT | class::INSTRUCTION_ABORT_LOWER => {
                         let pc = core.state.pc;
-                        exception.physical_address = physical(core, space, pc, Purpose::Execute);
+                        told.physical_address = physical(core, space, pc, Purpose::Execute);
                         let walk = if is_on_walk(iss) { S1PTW } else { 0 };
                         (
                             class::INSTRUCTION_ABORT_LOWER,
                             status::TRANSLATION | 3 | walk,
                         )
                     }
+                    // EL2 takes them from a lower level always.
+                    class::BREAKPOINT => (class::BREAKPOINT_LOWER, iss),
+                    class::STEP => (class::STEP_LOWER, iss),
+                    class::WATCHPOINT => (class::WATCHPOINT_LOWER, iss),
                     c => (c, iss),
                 }
             }
         };
         self.counts.exit(class);
-        exception.syndrome = esr::syndrome(class, iss);
-        VcpuExit::Exception(exception)
+        told.syndrome = esr::syndrome(class, iss);
+        VcpuExit::Exception(told)
     }
 
     fn data_abort(
@@ -432,6 +446,11 @@ impl Vcpu {
         self.inner.lock().masked = masked;
     }
 
+    pub fn trap_debug_exceptions(&self, trap: bool) {
+        self.traps.exceptions.store(trap, Ordering::SeqCst);
+        self.inner.lock().interpreter.core_mut().debug_beneath = trap;
+    }
+
     pub fn set_vtimer_offset(&self, offset: u64) {
         self.inner
             .lock()
@@ -439,7 +458,7 @@ impl Vcpu {
             .core_mut()
             .state
             .timers
-            .cntvoff = offset;
+            .cntvoff = offset.wrapping_sub(self.options.counter_ahead);
     }
 }
 

@@ -6,6 +6,8 @@ extern crate engine as dormer_engine;
 mod assembler;
 #[path = "../../../crates/engine/tests/bare_metal/board.rs"]
 mod board;
+#[path = "../../../crates/engine/tests/bare_metal/debugging.rs"]
+mod debugging;
 mod exits;
 #[path = "../../../crates/engine/tests/bare_metal/programs.rs"]
 mod programs;

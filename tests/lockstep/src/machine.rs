@@ -154,6 +154,7 @@ impl Machine {
         let hung = match exit {
             Exit::Off => false,
             Exit::Kicked => true,
+            Exit::Debug(stop) => bail!("stopped for a debugger: {stop:?}"),
             Exit::Fault(what) => bail!("the engine gave up: {what}"),
         };
         let mut memory = vec![0; SIZE as usize];

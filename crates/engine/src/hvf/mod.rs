@@ -16,6 +16,7 @@ pub mod framework;
 mod identification;
 mod mailbox;
 mod registers;
+mod tracking;
 mod vcpu;
 
 use std::any::Any;
@@ -25,6 +26,7 @@ use parking_lot::Mutex;
 
 use self::framework::{Framework, Refusal, memory};
 use self::mailbox::Mailbox;
+use self::tracking::Tracking;
 use crate::regions::{Region, Regions};
 use crate::{AddressBits, Config, Engine, Error, InterruptController, Vcpu, Vm};
 
@@ -109,6 +111,7 @@ impl Engine for Hvf {
         let count = u32::try_from(mailboxes.len()).unwrap_or(u32::MAX);
         Ok(Arc::new(HvfVm(Arc::new(Shared {
             regions: Regions::new(f.granule()),
+            tracking: Tracking::new(f.granule()),
             _awake: f.stay_awake(),
             framework: f,
             ipa_size,
@@ -165,6 +168,7 @@ struct Shared {
     config: Config,
     ipa_size: u32,
     regions: Regions,
+    tracking: Tracking,
     cores: Arc<cpu::Shared>,
     created: Mutex<Vec<bool>>,
     mailboxes: Vec<Arc<Mailbox>>,
@@ -199,6 +203,15 @@ impl Shared {
         self.framework
             .vm_map(host, start, size, flags)
             .map_err(|r| refused("hv_vm_map", r))
+    }
+
+    /// Permits writes of mapped memory, or not.
+    fn protect(&self, start: u64, size: u64, writable: bool) -> Result<(), Error> {
+        let write = if writable { memory::WRITE } else { 0 };
+        let flags = memory::READ | memory::EXECUTE | write;
+        self.framework
+            .vm_protect(start, size, flags)
+            .map_err(|r| refused("hv_vm_protect", r))
     }
 
     /// What to take from the host's counter so that the guest's goes with the guest's clock: the same for all vCPUs, and
@@ -267,7 +280,29 @@ impl Vm for HvfVm {
                 ..*region
             })
         };
+        self.0.tracking.remove(start, size, |_, _| Ok(()))?;
         self.0.regions.remove(start, size, unmap)
+    }
+
+    fn track_writes(&self, start: u64, size: u64, track: bool) -> Result<(), Error> {
+        let shared = &self.0;
+        if !track {
+            let permit = |start, size| shared.protect(start, size, true);
+            return shared.tracking.remove(start, size, permit);
+        }
+        if !shared.regions.is_writable(start, size) {
+            return Err(Error::Host(format!(
+                "{size:#x} bytes at {start:#x} are no memory that guests write"
+            )));
+        }
+        let protect = || shared.protect(start, size, false);
+        shared.tracking.add(start, size, protect)
+    }
+
+    fn take_writes(&self, start: u64, size: u64) -> Result<Vec<(u64, u64)>, Error> {
+        let within = start..start.saturating_add(size);
+        let protect = |start, size| self.0.protect(start, size, false);
+        self.0.tracking.take(within, protect)
     }
 
     fn vcpu(&self, index: u32) -> Result<Box<dyn Vcpu>, Error> {

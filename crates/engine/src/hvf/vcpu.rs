@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aarch64::esr::{abort, class};
+use aarch64::esr::{abort, class, status};
 use aarch64::registers as r;
-use cpu::{CallOutcome, Core, Interpreter, State, World};
+use cpu::{CallOutcome, Core, Debugger, Interpreter, State, Stop, World};
 
 use super::framework::{Exception, Handle, Interrupt, Refusal, VcpuExit, reg};
 use super::mailbox::Mailbox;
@@ -26,8 +26,11 @@ mod iss {
     pub const SSE: u32 = 1 << 21;
     /// A 64-bit register.
     pub const SF: u32 = 1 << 15;
+
     /// On a walk of the guest's tables.
     pub const S1PTW: u32 = 1 << 7;
+    /// DFSC without the level.
+    pub const STATUS: u32 = 0x3c;
 
     /// Bytes accessed.
     pub const fn bytes(iss: u32) -> u8 {
@@ -70,6 +73,9 @@ pub struct HvfVcpu {
     watched: Option<u64>,
     /// Waits as WFI does before it runs on: CPU_SUSPEND that a kick interrupted.
     waiting: bool,
+    debugger: Debugger,
+    /// The debugger's step is armed in PSTATE.SS, or done.
+    armed: bool,
 }
 
 impl Drop for HvfVcpu {
@@ -101,6 +107,8 @@ impl HvfVcpu {
             offset: None,
             watched: None,
             waiting: false,
+            debugger: Debugger::default(),
+            armed: false,
             shared,
         };
         vcpu.host("setting up a vCPU", |f, handle| {
@@ -156,7 +164,12 @@ impl HvfVcpu {
     fn advance(&self) -> Result<(), Error> {
         let pc = self.get(reg::PC)?;
         self.set(reg::PC, pc.wrapping_add(4))?;
-        if self.shadow.core().state.debug.mdscr & MDSCR_SS != 0 {
+        self.stepped()
+    }
+
+    /// What was to be stepped is done without the hardware.
+    fn stepped(&self) -> Result<(), Error> {
+        if self.debugger.step || self.shadow.core().state.debug.mdscr & MDSCR_SS != 0 {
             let cpsr = self.get(reg::CPSR)?;
             self.set(reg::CPSR, cpsr & !SINGLE_STEP)?;
         }
@@ -169,6 +182,10 @@ impl HvfVcpu {
         let core = self.shadow.core_mut();
         registers::load(f.as_ref(), handle, &mut core.state)
             .map_err(|r| refused("reading registers", r))?;
+        if self.debugger.step {
+            // Not the guest's.
+            core.state.pstate &= !(SINGLE_STEP as u32);
+        }
         core.refresh();
         Ok(())
     }
@@ -185,7 +202,46 @@ impl HvfVcpu {
         self.load()?;
         let before = self.shadow.core().state.clone();
         self.shadow.step(world);
-        self.store(Some(&before))
+        self.store(Some(&before))?;
+        self.stepped()
+    }
+
+    // ---- debuggers
+
+    /// Breakpoints, watchpoints and steps: those of a debugger, or else the guest's own.
+    fn store_debug(&self) -> Result<(), Error> {
+        let debug = if self.debugger.is_active() {
+            registers::debugger(&self.debugger)
+        } else {
+            self.shadow.core().state.debug.clone()
+        };
+        self.host("debug registers", |f, v| {
+            registers::store_debug(f, v, &debug)
+        })
+    }
+
+    /// Arms the debugger's step.
+    fn arm(&mut self) -> Result<(), Error> {
+        if self.debugger.step && !self.armed {
+            let cpsr = self.get(reg::CPSR)?;
+            self.set(reg::CPSR, cpsr | SINGLE_STEP)?;
+            self.armed = true;
+        }
+        Ok(())
+    }
+
+    /// The debugger's step is done. An exception on the way has saved PSTATE.SS, which is not the guest's.
+    fn disarm(&mut self) -> Result<(), Error> {
+        self.armed = false;
+        let cpsr = self.get(reg::CPSR)?;
+        self.set(reg::CPSR, cpsr & !SINGLE_STEP)?;
+        if self.shadow.core().state.debug.mdscr & MDSCR_SS != 0 {
+            return Ok(());
+        }
+        self.host("SPSR_EL1", |f, v| {
+            let spsr = f.get_sys_reg(v, r::SPSR_EL1)?;
+            f.set_sys_reg(v, r::SPSR_EL1, spsr & !SINGLE_STEP)
+        })
     }
 
     // ---- time
@@ -261,6 +317,7 @@ impl HvfVcpu {
     /// Runs until an exit that ends the run.
     fn run_on(&mut self, world: &dyn World) -> Result<Exit, Error> {
         let shared = self.shared.clone();
+        self.arm()?;
         loop {
             if self.waiting && self.wait(world)? {
                 return Ok(Exit::Kicked);
@@ -323,6 +380,10 @@ impl HvfVcpu {
             (exception.syndrome >> 26) as u32 & 0x3f,
             exception.syndrome as u32 & 0x01ff_ffff,
         );
+        if self.vtimer_masked {
+            // The guest may have set the timer anew since it fired, and be about to look whether its interrupt is gone.
+            self.follow_timers(world)?;
+        }
         match class {
             class::DATA_ABORT_LOWER => self.data_abort(world, iss, &exception)?,
             // Code in device memory, or where nothing is: the guest takes the abort.
@@ -332,7 +393,7 @@ impl HvfVcpu {
                 self.advance()?;
                 if iss & iss::TI_EVENT != 0 {
                     std::thread::yield_now();
-                } else if self.wait(world)? {
+                } else if !self.debugger.step && self.wait(world)? {
                     // A wait may end early.
                     self.waiting = false;
                     return Ok(Some(Exit::Kicked));
@@ -345,6 +406,20 @@ impl HvfVcpu {
                 self.advance()?;
                 return self.call(world);
             }
+            class::STEP_LOWER => {
+                self.disarm()?;
+                return Ok(Some(Exit::Debug(Stop::Step)));
+            }
+            class::BREAKPOINT_LOWER => return Ok(Some(Exit::Debug(Stop::Breakpoint))),
+            class::WATCHPOINT_LOWER => {
+                let address = exception.virtual_address;
+                return Ok(Some(Exit::Debug(Stop::Watchpoint(address))));
+            }
+            class::BRK if self.debugger.breaks => {
+                return Ok(Some(Exit::Debug(Stop::Break(iss as u16))));
+            }
+            // The guest's own.
+            class::BRK => self.complete(world)?,
             _ => {
                 return Ok(Some(Exit::Fault(format!(
                     "exception {class:#x} of the guest, syndrome {:#x}, PC {:#x}",
@@ -392,42 +467,49 @@ impl HvfVcpu {
         let (rt, read) = (iss >> 5 & 31, iss & 1 != 0);
         let cpsr = self.get(reg::CPSR)?;
         let value = if read { 0 } else { self.xt(rt)? };
-        let core = self.shadow.core_mut();
-        registers::set_cpsr(&mut core.state, cpsr);
-        core.refresh();
-        let done = if read {
-            core.read_register(world, register, rt).map(Some)
-        } else {
-            core.write_register(world, register, rt, value)
-                .map(|_| None)
-        };
-        match done {
-            Ok(value) => {
-                if let Some(value) = value {
-                    self.set_xt(rt, value)?;
-                }
-                if !read && r::fields(register).0 == 2 {
-                    let state = &self.shadow.core().state;
-                    self.host("debug registers", |f, v| {
-                        registers::store_debug(f, v, state)
-                    })?;
-                }
-                self.advance()
-            }
-            // The guest takes an exception: once more, on all of its state.
-            Err(cpu::Taken) => {
-                self.load()?;
-                let before = self.shadow.core().state.clone();
-                let core = self.shadow.core_mut();
-                let again = if read {
-                    core.read_register(world, register, rt).map(drop)
-                } else {
-                    core.write_register(world, register, rt, value).map(drop)
-                };
-                debug_assert!(again.is_err(), "what trapped a moment ago does not now");
-                self.store(Some(&before))
-            }
+        let state = &mut self.shadow.core_mut().state;
+        registers::set_cpsr(state, cpsr);
+        if state.el == 0 {
+            // What EL0 may do, registers of EL1's say.
+            self.load()?;
         }
+        self.shadow.core_mut().refresh();
+        let mut done = self.access(world, register, rt, read, value);
+        let mut before = None;
+        if done.is_err() {
+            // The guest takes an exception: once more, on all of its state.
+            self.load()?;
+            before = Some(self.shadow.core().state.clone());
+            done = self.access(world, register, rt, read, value);
+        }
+        let Ok(value) = done else {
+            self.store(before.as_ref())?;
+            return self.stepped();
+        };
+        if let Some(value) = value {
+            self.set_xt(rt, value)?;
+        }
+        if !read && r::fields(register).0 == 2 {
+            self.store_debug()?;
+        }
+        self.advance()
+    }
+
+    /// A register that the shadow or the world has, read (`Some`) or written; an exception was taken in its place if not.
+    fn access(
+        &mut self,
+        world: &dyn World,
+        register: u16,
+        rt: u32,
+        read: bool,
+        value: u64,
+    ) -> Result<Option<u64>, cpu::Taken> {
+        let core = self.shadow.core_mut();
+        if read {
+            return core.read_register(world, register, rt).map(Some);
+        }
+        core.write_register(world, register, rt, value)
+            .map(|_| None)
     }
 
     fn data_abort(
@@ -436,11 +518,23 @@ impl HvfVcpu {
         iss: u32,
         exception: &Exception,
     ) -> Result<(), Error> {
-        // Caches of device memory: there is nothing to do (DDI 0487, ISS.CM).
-        if iss & abort::CACHE_MAINTENANCE != 0 {
+        // Memory that may be read but not written: whether it is watched. If so the guest tries again.
+        let permit = |start, size| self.shared.protect(start, size, true);
+        if iss & iss::STATUS == status::PERMISSION
+            && self
+                .shared
+                .tracking
+                .wrote(exception.physical_address, permit)?
+        {
+            return Ok(());
+        }
+        // Caches of device memory: there is nothing to do (DDI 0487, ISS.CM). On a walk of the guest's tables it is their
+        // abort, as of any access.
+        if iss & abort::CACHE_MAINTENANCE != 0 && iss & iss::S1PTW == 0 {
             return self.advance();
         }
-        if iss & iss::ISV == 0 || iss & iss::S1PTW != 0 {
+        // Nothing is said of the access, on a walk never.
+        if iss & iss::ISV == 0 {
             return self.complete(world);
         }
         let (bytes, rt) = (iss::bytes(iss), iss::srt(iss));
@@ -502,10 +596,33 @@ impl Vcpu for HvfVcpu {
             )));
         }
         self.waiting = false;
+        self.armed = false;
         self.shadow.core_mut().set_state(state.clone());
         self.store(None)?;
-        self.host("debug registers", |f, v| {
-            registers::store_debug(f, v, state)
-        })
+        self.store_debug()
+    }
+
+    fn debug(&mut self, wanted: &Debugger) -> Result<(), Error> {
+        crate::check_watchpoints(wanted)?;
+        let known = &self.shadow.core().state.debug;
+        let dfr0 = self.host("ID_AA64DFR0_EL1", |f, v| {
+            f.get_sys_reg(v, r::ID_AA64DFR0_EL1)
+        })?;
+        let count = |shift: u32, known: usize| known.min((dfr0 >> shift & 15) as usize + 1);
+        let breakpoints = count(12, known.breakpoint_value.len());
+        let watchpoints = count(20, known.watchpoint_value.len());
+        if wanted.breakpoints.len() > breakpoints || wanted.watchpoints.len() > watchpoints {
+            return Err(Error::Unavailable(format!(
+                "this host has {breakpoints} breakpoints and {watchpoints} watchpoints"
+            )));
+        }
+        if self.armed {
+            self.disarm()?;
+        }
+        self.debugger = wanted.clone();
+        self.host("hv_vcpu_set_trap_debug_exceptions", |f, v| {
+            f.set_trap_debug_exceptions(v, wanted.is_active())
+        })?;
+        self.store_debug()
     }
 }

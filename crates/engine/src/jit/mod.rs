@@ -10,7 +10,9 @@ use cpu::signals::attention;
 use cpu::{Core, Interpreter, Shared, State, World};
 use parking_lot::Mutex;
 
-use crate::{AddressBits, Config, Engine, Error, Exit, InterruptController, Tier, Vcpu, Vm};
+use crate::{
+    AddressBits, Config, Debugger, Engine, Error, Exit, InterruptController, Tier, Vcpu, Vm,
+};
 
 /// The engine.
 pub struct Jit;
@@ -202,6 +204,7 @@ impl<E: Executor> Vcpu for JitVcpu<E> {
         match self.0.run(world) {
             cpu::Exit::Kicked => Exit::Kicked,
             cpu::Exit::Off => Exit::Off,
+            cpu::Exit::Debug(stop) => Exit::Debug(stop),
         }
     }
 
@@ -221,6 +224,13 @@ impl<E: Executor> Vcpu for JitVcpu<E> {
             )));
         }
         self.0.interpreter_mut().core_mut().set_state(state.clone());
+        Ok(())
+    }
+
+    fn debug(&mut self, wanted: &Debugger) -> Result<(), Error> {
+        crate::check_watchpoints(wanted)?;
+        let core = self.0.interpreter_mut().core_mut();
+        core.set_debugger(wanted.clone());
         Ok(())
     }
 }

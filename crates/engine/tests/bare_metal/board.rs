@@ -204,6 +204,7 @@ impl Board {
                         match vcpu.run(&*board) {
                             Exit::Kicked => {}
                             Exit::Off => break,
+                            Exit::Debug(stop) => panic!("{stop:?}"),
                             Exit::Fault(what) => panic!("{what}"),
                         }
                     }
@@ -247,10 +248,13 @@ impl Board {
 
 /// A processor of its own, to be run by the test itself; kicked after a minute, so that no test hangs.
 pub fn vcpu(board: &Board, cpu: u32, entry: u64) -> Box<dyn Vcpu> {
-    let vm = board.vm.clone();
+    // Some hosts have one virtual machine a process: it is not to outlive its test.
+    let vm = Arc::downgrade(&board.vm);
     std::thread::spawn(move || {
         std::thread::sleep(Duration::from_secs(60));
-        vm.kick(cpu);
+        if let Some(vm) = vm.upgrade() {
+            vm.kick(cpu);
+        }
     });
     let mut vcpu = board.vm.vcpu(cpu).unwrap();
     vcpu.start(entry, 0).unwrap();

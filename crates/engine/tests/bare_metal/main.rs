@@ -3,6 +3,7 @@
 mod assembler;
 mod attacks;
 mod board;
+mod debugging;
 mod programs;
 
 use dormer_engine::Engine;

@@ -741,6 +741,56 @@ fn a_step_without_an_instruction_has_no_syndrome() {
     );
 }
 
+/// Steps over what hardware hands to its hypervisor: each is one step.
+#[test]
+fn the_guest_steps_over_trapped_instructions() {
+    let board = Board::new(1);
+    let mut c = prologue(&board);
+    // Handler of synchronous exceptions from EL0: logs class and ELR, arms the next step; ends with the SVC.
+    let mut h = Code::at(VECTORS + 0x400);
+    h.mrs(20, r::ESR_EL1).lsr(20, 20, 26);
+    h.mrs(21, r::ELR_EL1).push(20, 28).push(21, 28);
+    h.cmp(20, 0x15);
+    let on = h.skip_if(NE);
+    h.psci(function::SYSTEM_OFF);
+    h.land(on);
+    h.set(r::SPSR_EL1, 1 << 21).eret();
+    // EL0 may read the physical counter, and clean caches.
+    c.set(r::CNTKCTL_EL1, 3)
+        .set(r::SCTLR_EL1, 0x30d0_0980 | 1 << 26);
+    c.set(r::OSLAR_EL1, 0)
+        .set(r::MDSCR_EL1, 1)
+        .drop_to_el0(USER, 1 << 21);
+    let mut u = Code::at(USER);
+    let mut expected = Vec::new();
+    u.li(1, DEVICE);
+    let start = u.words.len() as u64;
+    // str; ldr; ldp; ldr, post-indexed; dc civac
+    for word in [
+        0xf900_0022,
+        0xf940_0023,
+        0xa940_1823,
+        0xf840_0423,
+        0xd50b_7e21,
+    ] {
+        u.word(word);
+    }
+    u.mrs(5, r::CNTPCT_EL0);
+    for i in 1..=start + 6 {
+        expected.extend([u64::from(class::STEP_LOWER), USER + 4 * i]);
+    }
+    u.svc(3);
+    expected.extend([u64::from(class::SVC), u.address()]);
+    board.load(&c);
+    board.load(&h);
+    board.load(&u);
+    board.run();
+    let seen: Vec<_> = (0..expected.len() as u64)
+        .map(|i| board.get(LOG + i * 8))
+        .collect();
+    assert_eq!(seen, expected, "{seen:x?}");
+}
+
 #[test]
 fn hardware_breakpoints_and_watchpoints() {
     let board = Board::new(1);

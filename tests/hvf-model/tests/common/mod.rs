@@ -11,7 +11,7 @@ use machine::{Board, Machine};
 use parking_lot::{Condvar, Mutex};
 
 /// For a slow, busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(400);
+pub const PATIENCE: Duration = Duration::from_secs(200);
 
 /// The far side of the machine's UART.
 #[derive(Default)]

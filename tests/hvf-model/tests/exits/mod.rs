@@ -8,9 +8,9 @@ use aarch64::esr::{class, status, syndrome};
 use aarch64::psci::function;
 use aarch64::registers as r;
 use engine::hvf::Hvf;
-use engine::hvf::framework::{Framework, Refusal};
+use engine::hvf::framework::{Exception, Framework, Refusal, VcpuExit};
 use engine::jit::Jit;
-use engine::{Config, Engine, Error, Features, GicPlan};
+use engine::{Config, Engine, Error, Exit, Features, GicPlan, State};
 use hvf_model::{Model, Options};
 use memory::{Access, Mapping, Mmio, RomDevice};
 
@@ -118,6 +118,8 @@ fn cache_maintenance_of_a_device_does_nothing() {
     let mut c = begin(&board);
     // dc civac, x1; dc cvac, x1
     c.li(1, DEVICE).word(0xd50b_7e21).word(0xd50b_7a21);
+    // And of nothing.
+    c.li(1, 0x1000).word(0xd50b_7e21);
     c.li(4, DATA)
         .li(2, 7)
         .str(2, 4, 0)
@@ -125,7 +127,7 @@ fn cache_maintenance_of_a_device_does_nothing() {
     board.load(&c);
     board.run();
     assert_eq!((board.get(DATA), board.log().len()), (7, 0));
-    assert_eq!(model.counts.maintenance.load(Ordering::Relaxed), 2);
+    assert_eq!(model.counts.maintenance.load(Ordering::Relaxed), 3);
 }
 
 /// HVC and SMC go on after themselves, once, whether the call is known or not.
@@ -149,6 +151,193 @@ fn calls_return_behind_themselves() {
     // And SYSTEM_OFF.
     assert_eq!((model.counts.exits(0x16), model.counts.exits(0x17)), (3, 2));
     assert_eq!(board.log().len(), 0);
+}
+
+/// A trapped register that nobody has: the guest's instruction is undefined, and nothing else of its state is touched.
+#[test]
+fn registers_that_nobody_has_are_undefined() {
+    let (board, model) = modelled(1, Options::default());
+    let mut c = begin(&board);
+    c.li(3, 0x33);
+    let read = c.address();
+    c.mrs(3, r::ICC_RPR_EL1);
+    let write = c.address();
+    c.msr(r::ICC_SRE_EL1, 3);
+    // And one that we have, of the zero register and to it.
+    c.msr(r::CNTP_CVAL_EL0, 3).mrs(31, r::CNTP_CVAL_EL0);
+    c.mrs(5, r::CNTP_CVAL_EL0)
+        .msr(r::CNTP_CVAL_EL0, 31)
+        .mrs(6, r::CNTP_CVAL_EL0);
+    c.li(4, DATA).push(3, 4).push(5, 4).push(6, 4);
+    c.psci(function::SYSTEM_OFF);
+    board.load(&c);
+    board.run();
+    let seen = [0, 8, 16].map(|offset| board.get(DATA + offset));
+    assert_eq!(seen, [0x33, 0x33, 0]);
+    let undefined = |at| [5, syndrome(class::UNKNOWN, 0), at, 0, 0x3c5];
+    assert_eq!(board.log(), [undefined(read), undefined(write)]);
+    assert_eq!(model.counts.exits(class::SYSTEM), 7);
+}
+
+/// WFE, where the host traps it: it does not wait for an interrupt that may never come.
+#[test]
+fn events_are_not_waited_for() {
+    let trap_events = true;
+    let (board, model) = modelled(
+        1,
+        Options {
+            trap_events,
+            ..Options::default()
+        },
+    );
+    let mut c = begin(&board);
+    c.wfe().wfe().li(4, DATA).li(5, 1).str(5, 4, 0);
+    c.psci(function::SYSTEM_OFF);
+    board.load(&c);
+    board.run();
+    assert_eq!((board.get(DATA), model.counts.exits(class::WFX)), (1, 2));
+}
+
+/// A fire that the host tells before its clock is at the deadline: it is unmasked, and comes again when it is.
+#[test]
+fn early_fires_are_not_lost() {
+    // 50 µs.
+    let counter_ahead = 1200;
+    let (board, _) = modelled(
+        1,
+        Options {
+            counter_ahead,
+            ..Options::default()
+        },
+    );
+    let mut c = begin(&board);
+    c.li(10, 20).daif_clear(2);
+    let again = c.here();
+    c.set(r::CNTV_TVAL_EL0, 2_400).set(r::CNTV_CTL_EL0, 1);
+    let spin = c.here();
+    c.mrs(1, r::CNTV_CTL_EL0).cbnz(1, spin);
+    c.sub(10, 10, 1).cbnz(10, again).psci(function::SYSTEM_OFF);
+    board.load(&c);
+    board.run();
+    assert_eq!(board.log().len(), 20);
+}
+
+/// What nobody has heard of ends the run with words, and stops nothing else.
+#[test]
+fn unknown_exits_are_told() {
+    let (board, model) = modelled(1, Options::default());
+    let mut c = begin(&board);
+    c.psci(function::SYSTEM_OFF);
+    board.load(&c);
+    let mut vcpu = vcpu(&board, 0, CODE);
+    model.inject(VcpuExit::Unknown(77));
+    let fault = |exit| match exit {
+        Exit::Fault(what) => what,
+        other => panic!("{other:?}"),
+    };
+    let said = fault(vcpu.run(&*board));
+    assert!(said.contains("77"), "{said}");
+    // An exception class that is none.
+    model.inject(VcpuExit::Exception(Exception {
+        syndrome: 0x3f << 26 | 0x55,
+        ..Exception::default()
+    }));
+    let said = fault(vcpu.run(&*board));
+    let words = ["0x3f", "0xfc000055", "0x40000000"];
+    assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    assert_eq!(vcpu.run(&*board), Exit::Off);
+}
+
+/// Writes of tracked memory are noted once a page, whatever instruction makes them, and the memory is as it was written.
+#[test]
+fn written_pages_are_known() {
+    const PAGE: u64 = 16 << 10;
+    const AREA: u64 = RAM + 0x20_0000;
+    let (board, model) = modelled(2, Options::default());
+    let mut c = begin(&board);
+    c.set(r::CPACR_EL1, 3 << 20).isb();
+    c.turn_on_second(SECOND, 0);
+    c.li(1, AREA).li(2, 0x77).li(4, DATA);
+    let wait = c.here();
+    c.ldr(5, 4, 0).cbz(5, wait);
+    // str; reads of the next; stp across two; str q; stlr; swp
+    c.str(2, 1, 0).str(2, 1, 8);
+    c.li(1, AREA + PAGE).ldr(3, 1, 0);
+    for (page, word) in [
+        (3, 0xa93f_8822u32), // stp x2, x2, [x1, #-8]
+        (5, 0x3d80_0020),    // str q0, [x1]
+        (6, 0xc89f_fc22),    // stlr x2, [x1]
+        (7, 0xf822_8023),    // swp x2, x3, [x1]
+    ] {
+        c.li(1, AREA + page * PAGE).word(word);
+    }
+    c.psci(function::SYSTEM_OFF);
+    let mut s = Code::at(SECOND);
+    s.li(1, AREA + 4 * PAGE)
+        .str(1, 1, 0)
+        .li(4, DATA)
+        .str(1, 4, 0);
+    let stay = s.here();
+    s.wfi().b(stay);
+    board.load(&c);
+    board.load(&s);
+    let size = 16 * PAGE;
+    board.vm.track_writes(AREA, size, true).unwrap();
+    assert!(board.vm.track_writes(AREA + PAGE, PAGE, true).is_err());
+    assert!(board.vm.track_writes(AREA + 0x1000, PAGE, true).is_err());
+    assert!(board.vm.track_writes(DEVICE & !0x3fff, PAGE, true).is_err());
+    board.run();
+    assert_eq!(board.log().len(), 0, "{:x?}", board.log());
+    let page = |n| AREA + n * PAGE;
+    let taken = board.vm.take_writes(AREA, size).unwrap();
+    assert_eq!(taken, [(page(0), PAGE), (page(2), 6 * PAGE)], "{taken:x?}");
+    assert_eq!(board.get(AREA + 8), 0x77);
+    assert_eq!(
+        (
+            board.get(page(3) - 8),
+            board.get(page(3)),
+            board.get(page(7))
+        ),
+        (0x77, 0x77, 0x77)
+    );
+    // An exit a page, and no more: the first was written twice.
+    assert_eq!(model.counts.exits(class::DATA_ABORT_LOWER), 7);
+    // Taken, they are noted anew; no longer tracked, not at all.
+    assert_eq!(board.vm.take_writes(AREA, size).unwrap(), []);
+    board.vm.track_writes(AREA, size, false).unwrap();
+    assert_eq!(board.vm.take_writes(AREA, size).unwrap(), []);
+}
+
+/// Pages that were taken are noted again, and writes go on while they are taken.
+#[test]
+fn written_pages_are_taken_while_the_guest_writes() {
+    const PAGE: u64 = 16 << 10;
+    const AREA: u64 = RAM + 0x20_0000;
+    let (board, _) = modelled(1, Options::default());
+    let mut c = begin(&board);
+    c.li(1, AREA).li(2, 0);
+    let again = c.here();
+    c.add(2, 2, 1).str(2, 1, 0).b(again);
+    board.load(&c);
+    board.vm.track_writes(AREA, 4 * PAGE, true).unwrap();
+    let mut vcpu = vcpu(&board, 0, CODE);
+    let vm = board.vm.clone();
+    let taker = std::thread::spawn(move || {
+        let mut noted = 0;
+        for _ in 0..200 {
+            let taken = vm.take_writes(AREA, 4 * PAGE).unwrap();
+            assert!(taken.is_empty() || taken == [(AREA, PAGE)]);
+            noted += taken.len();
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        vm.kick(0);
+        noted
+    });
+    assert_eq!(vcpu.run(&*board), Exit::Kicked);
+    let noted = taker.join().unwrap();
+    assert!(noted > 50, "{noted}");
+    let state = vcpu.state().unwrap();
+    assert!(board.get(AREA) + 1 >= state.x[2]);
 }
 
 /// Fires that cancellations swallow are made up for.
@@ -306,6 +495,186 @@ fn walks_into_nothing_abort() {
     let abort = syndrome(class::DATA_ABORT, status::EXTERNAL_ON_WALK | 2);
     assert_eq!(board.log()[0][1], abort, "{:x?}", board.log());
     assert_eq!(board.log()[0][3], 0x8000_0000);
+}
+
+/// Registers that a guest can read back, of all kinds: the hardware's, the timers', debugging, performance monitors.
+fn registers() -> Vec<u16> {
+    let mut registers = vec![
+        r::SCTLR_EL1,
+        r::CPACR_EL1,
+        r::TTBR0_EL1,
+        r::TTBR1_EL1,
+        r::TCR_EL1,
+        r::MAIR_EL1,
+        r::AMAIR_EL1,
+        r::VBAR_EL1,
+        r::ELR_EL1,
+        r::SPSR_EL1,
+        r::ESR_EL1,
+        r::FAR_EL1,
+        r::AFSR0_EL1,
+        r::AFSR1_EL1,
+        r::PAR_EL1,
+        r::CONTEXTIDR_EL1,
+        r::TPIDR_EL0,
+        r::TPIDR_EL1,
+        r::TPIDRRO_EL0,
+        r::CSSELR_EL1,
+        r::CNTKCTL_EL1,
+        r::SP_EL0,
+        r::FPCR,
+        r::FPSR,
+        r::CNTV_CTL_EL0,
+        r::CNTV_CVAL_EL0,
+        r::CNTP_CTL_EL0,
+        r::CNTP_CVAL_EL0,
+        r::MDSCR_EL1,
+        r::OSLSR_EL1,
+        r::DBGCLAIMCLR_EL1,
+        r::PMCNTENSET_EL0,
+        r::PMINTENSET_EL1,
+        r::PMSELR_EL0,
+        r::PMUSERENR_EL0,
+        r::PMCCFILTR_EL0,
+        r::MPIDR_EL1,
+    ];
+    registers.extend((0..6u16).flat_map(|n| [r::DBGBVR0_EL1 + n * 8, r::DBGBCR0_EL1 + n * 8]));
+    registers.extend((0..4u16).flat_map(|n| [r::DBGWVR0_EL1 + n * 8, r::DBGWCR0_EL1 + n * 8]));
+    let (first, last) = (r::APIAKEYLO_EL1, r::APGAKEYHI_EL1);
+    registers.extend([first, first + 1, last - 1, last]);
+    registers
+}
+
+/// A state with something in every register.
+fn full_state(mut state: State) -> State {
+    let value = |n: u64| 0x0123_4567_89ab_cdef_u64.rotate_left(n as u32 * 5) ^ n;
+    for n in 5..31 {
+        state.x[n] = value(n as u64);
+    }
+    for (n, v) in state.v.iter_mut().enumerate() {
+        *v = u128::from(value(n as u64)) << 64 | u128::from(value(40 + n as u64));
+    }
+    state.pc = CODE;
+    (state.nzcv, state.fpsr, state.fpcr) = (0xa000_0000, 0x1f, 0x0300_0000);
+    state.sp = [0x7c10, 0x7d20, 0, 0];
+    state.x[31] = 0x7d20;
+    state.vbar[1] = VECTORS;
+    state.elr[1] = 0x1234_5678;
+    state.spsr[1] = 0x6000_0345;
+    state.esr[1] = 0x5600_0007;
+    state.far[1] = value(50);
+    state.cpacr[1] = 3 << 20;
+    state.tpidr = [value(1), value(2), 0, 0];
+    state.tpidrro_el0 = value(3);
+    (state.ttbr0[1], state.ttbr1[1]) = (TABLES | 5 << 48, TABLES + 0x1000);
+    state.tcr[1] = 25 | 1 << 23 | 2 << 32;
+    state.mair[1] = 0xff44_0400;
+    state.contextidr[1] = 0x4321;
+    state.csselr_el1 = 2;
+    state.cntkctl_el1 = 3;
+    state.par_el1 = 0x0801;
+    for (n, key) in state.pac_keys.iter_mut().enumerate() {
+        *key = [value(60 + n as u64), value(70 + n as u64)];
+    }
+    // Enabled and masked, not yet due; masked.
+    (state.timers.cntv_ctl, state.timers.cntv_cval) = (3, 1 << 60);
+    (state.timers.cntp_ctl, state.timers.cntp_cval) = (2, 1 << 61);
+    let d = &mut state.debug;
+    (d.mdscr, d.os_lock, d.claim) = (1 << 12 | 1 << 13, false, 0x5a);
+    for (n, value) in d.breakpoint_value.iter_mut().enumerate() {
+        *value = 0x1000 * n as u64 + 4;
+    }
+    d.breakpoint_control = [0x1e4, 0x1e2, 0x1e6, 0, 0x1e4, 0x1e0];
+    for (n, value) in d.watchpoint_value.iter_mut().enumerate() {
+        *value = 0x2000 * n as u64 + 8;
+    }
+    d.watchpoint_control = [0x1ff6, 0x1fe4, 0x3e, 0];
+    state.pmu.pmcnten = 1 << 31;
+    state.pmu.pminten = 1 << 31;
+    state.pmu.pmselr = 31;
+    state.pmu.pmuserenr = 0xd;
+    state.pmu.pmccfiltr = 1 << 30;
+    state
+}
+
+/// What a guest that starts with that state finds in its registers, and the state that it leaves.
+fn found(state: &State) -> (Vec<u64>, State) {
+    let (board, _) = modelled(1, Options::default());
+    let registers = registers();
+    let mut c = Code::at(CODE);
+    c.li(4, DATA);
+    for n in 5..31 {
+        c.push(n, 4);
+    }
+    // add x3, sp, #0
+    c.add(3, 31, 0).push(3, 4);
+    for register in &registers {
+        c.mrs(3, *register).push(3, 4);
+    }
+    for n in 0..32 {
+        // str q, [x4], #16
+        c.word(0x3c81_0480 | n);
+    }
+    let stay = c.here();
+    c.wfi().b(stay);
+    board.load(&c);
+    let mut vcpu = board.vm.vcpu(0).unwrap();
+    vcpu.set_state(state).unwrap();
+    assert_eq!(
+        serde_json::to_string(&vcpu.state().unwrap()).unwrap(),
+        serde_json::to_string(state).unwrap()
+    );
+    let vm = board.vm.clone();
+    let kick = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        vm.kick(0);
+    });
+    assert_eq!(vcpu.run(&*board), Exit::Kicked);
+    kick.join().unwrap();
+    let count = 26 + 1 + registers.len() as u64 + 64;
+    let values = (0..count).map(|i| board.get(DATA + 8 * i)).collect();
+    (values, vcpu.state().unwrap())
+}
+
+/// A processor goes on in another machine with every register as it left it.
+#[test]
+fn all_state_moves_to_another_machine() {
+    let power_on = {
+        let (board, _) = modelled(1, Options::default());
+        let mut vcpu = board.vm.vcpu(0).unwrap();
+        vcpu.state().unwrap()
+    };
+    let state = full_state(power_on.clone());
+    let (first, left) = found(&state);
+    // By its serial form, as a snapshot keeps it; it starts at the beginning again.
+    let kept = serde_json::to_string(&left).unwrap();
+    let mut moved: State = serde_json::from_str(&kept).unwrap();
+    moved.pc = CODE;
+    let (second, _) = found(&moved);
+    assert_eq!(first, second);
+    // The guest found what was put in, not what was there.
+    let (other, _) = found(&State {
+        pc: CODE,
+        cpacr: [0, 3 << 20, 0, 0],
+        ..power_on
+    });
+    for (i, register) in registers().into_iter().enumerate() {
+        let same = [r::SCTLR_EL1, r::CPACR_EL1, r::AMAIR_EL1, r::AFSR0_EL1]
+            .iter()
+            .chain(&[r::AFSR1_EL1, r::MPIDR_EL1])
+            .any(|r| *r == register);
+        let name = r::name(register);
+        // Those whose value above is that of power-on.
+        let zero = [r::DBGBCR0_EL1 + 3 * 8, r::DBGWCR0_EL1 + 3 * 8].contains(&register);
+        assert!(same || zero || first[27 + i] != other[27 + i], "{name:?}");
+    }
+    assert_eq!(first[0], state.x[5]);
+    assert_eq!(first[26], state.x[31]);
+    let v31 = first.len() - 2;
+    assert_eq!(
+        u128::from(first[v31]) | u128::from(first[v31 + 1]) << 64,
+        state.v[31]
+    );
 }
 
 /// All that the hardware holds comes back as it was given.
