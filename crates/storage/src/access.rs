@@ -27,14 +27,106 @@ pub(crate) struct Behaviour {
     pub(crate) guarded: bool,
 }
 
+/// What reads and writes an image's format. Spans are within the disk; all calls may be made from several threads at once.
+pub(crate) trait Backend: Send + Sync {
+    /// Bytes of the disk, as the image has it.
+    fn size(&self) -> u64;
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
+
+    fn write(&self, offset: u64, from: &[u8]) -> io::Result<()>;
+
+    /// Makes the disk larger, up to whole sectors.
+    fn grow(&self, size: u64) -> io::Result<()>;
+
+    /// Zeroes that stay allocated, or [`io::ErrorKind::Unsupported`].
+    fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()>;
+
+    /// Zeroes that give their space back, or [`io::ErrorKind::Unsupported`].
+    fn discard_to_zero(&self, offset: u64, length: u64) -> io::Result<()>;
+
+    /// Gives space back, whatever is read there then, or [`io::ErrorKind::Unsupported`].
+    fn discard_to_any(&self, offset: u64, length: u64) -> io::Result<()>;
+
+    /// Everything to the host and, unless flushes are to be ignored, to the drive, each thing before what refers to it.
+    fn flush(&self) -> io::Result<()>;
+}
+
 /// An image that imago has open.
-pub(crate) struct ImageDisk {
+pub(crate) struct Imago {
     /// Discards are exclusive: they take clusters away from under reads that have looked them up.
     access: RwLock<FormatAccess<HostFile>>,
     /// The raw file, for what imago does not do.
     raw: Option<File>,
     /// Kept open for their locks.
     _locks: Vec<File>,
+    /// Flushes wait for the drive.
+    durable: bool,
+}
+
+impl Imago {
+    pub(crate) fn new(
+        access: FormatAccess<HostFile>,
+        raw: Option<File>,
+        locks: Vec<File>,
+        cache: Cache,
+    ) -> Imago {
+        Imago {
+            access: RwLock::new(access),
+            raw,
+            _locks: locks,
+            durable: cache != Cache::Unsafe,
+        }
+    }
+}
+
+impl Backend for Imago {
+    fn size(&self) -> u64 {
+        self.access.read().size()
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.access.read().read(into, offset)
+    }
+
+    fn write(&self, offset: u64, from: &[u8]) -> io::Result<()> {
+        self.access.read().write(from, offset)
+    }
+
+    fn grow(&self, size: u64) -> io::Result<()> {
+        let access = self.access.read();
+        access.resize_grow(size, imago::format::PreallocateMode::None)
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
+        match &self.raw {
+            Some(raw) => allocated_zeroes(raw, offset, length),
+            None => self.access.read().write_zeroes(offset, length),
+        }
+    }
+
+    fn discard_to_zero(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.access.write().discard_to_zero(offset, length)
+    }
+
+    fn discard_to_any(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.access.write().discard_to_any(offset, length)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let access = self.access.read();
+        // Metadata to the host, data before them in file order; then all of it to the drive.
+        access.flush()?;
+        if self.durable {
+            access.sync()?;
+        }
+        Ok(())
+    }
+}
+
+/// An open image, by whatever reads its format.
+pub(crate) struct ImageDisk {
+    access: Box<dyn Backend>,
     behaviour: Behaviour,
     size: u64,
     /// Held by writes to sector 0 of a guarded image: two halves of a magic number must not meet there.
@@ -42,21 +134,14 @@ pub(crate) struct ImageDisk {
 }
 
 impl ImageDisk {
-    pub(crate) fn new(
-        access: FormatAccess<HostFile>,
-        raw: Option<File>,
-        locks: Vec<File>,
-        behaviour: Behaviour,
-    ) -> ImageDisk {
+    pub(crate) fn new(access: impl Backend + 'static, behaviour: Behaviour) -> ImageDisk {
         let size = match behaviour.format {
             // The last sector of a file may be partly there; the rest reads as zeroes.
             Format::Raw => access.size().next_multiple_of(SECTOR),
             Format::Qcow2 => access.size() / SECTOR * SECTOR,
         };
         ImageDisk {
-            access: RwLock::new(access),
-            raw,
-            _locks: locks,
+            access: Box::new(access),
             behaviour,
             size,
             first_sector: Mutex::new(()),
@@ -83,10 +168,8 @@ impl ImageDisk {
         self.check(offset, length)?;
         // A file that ends amid a sector grows when that sector is first written.
         let end = offset + length;
-        if self.behaviour.format == Format::Raw && end > self.access.read().size() {
-            self.access
-                .read()
-                .resize_grow(self.size, imago::format::PreallocateMode::None)?;
+        if self.behaviour.format == Format::Raw && end > self.access.size() {
+            self.access.grow(self.size)?;
         }
         Ok(())
     }
@@ -95,7 +178,7 @@ impl ImageDisk {
     fn guard(&self, offset: u64, from: &[u8]) -> io::Result<()> {
         let mut start = [0; PROBE_SIZE];
         let have = (self.size as usize).min(PROBE_SIZE);
-        self.access.read().read(&mut start[..have], 0)?;
+        self.access.read(0, &mut start[..have])?;
         let at = offset as usize;
         let count = from.len().min(have - at);
         start[at..at + count].copy_from_slice(&from[..count]);
@@ -121,7 +204,7 @@ impl ImageDisk {
         let zeroes = vec![0u8; length.min(ZEROES as u64) as usize];
         while length > 0 {
             let count = length.min(zeroes.len() as u64) as usize;
-            self.access.read().write(&zeroes[..count], offset)?;
+            self.access.write(offset, &zeroes[..count])?;
             offset += count as u64;
             length -= count as u64;
         }
@@ -130,11 +213,9 @@ impl ImageDisk {
 
     fn zero(&self, offset: u64, length: u64, may_unmap: bool) -> io::Result<()> {
         let result = if may_unmap && self.behaviour.discard == Discard::Unmap {
-            self.access.write().discard_to_zero(offset, length)
-        } else if let Some(raw) = &self.raw {
-            allocated_zeroes(raw, offset, length)
+            self.access.discard_to_zero(offset, length)
         } else {
-            self.access.read().write_zeroes(offset, length)
+            self.access.write_zeroes(offset, length)
         };
         match result {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
@@ -187,7 +268,7 @@ impl Disk for ImageDisk {
 
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         self.check(offset, into.len() as u64)?;
-        self.access.read().read(into, offset)
+        self.access.read(offset, into)
     }
 
     fn write(&self, offset: u64, from: &[u8]) -> io::Result<()> {
@@ -201,9 +282,9 @@ impl Disk for ImageDisk {
         } else if self.behaviour.guarded && offset < PROBE_SIZE as u64 {
             let _alone = self.first_sector.lock();
             self.guard(offset, from)?;
-            self.access.read().write(from, offset)?;
+            self.access.write(offset, from)?;
         } else {
-            self.access.read().write(from, offset)?;
+            self.access.write(offset, from)?;
         }
         self.finish_write()
     }
@@ -212,13 +293,7 @@ impl Disk for ImageDisk {
         if self.behaviour.read_only {
             return Ok(());
         }
-        let access = self.access.read();
-        // Metadata to the host, data before them in file order; then all of it to the drive.
-        access.flush()?;
-        if self.behaviour.cache != Cache::Unsafe {
-            access.sync()?;
-        }
-        Ok(())
+        self.access.flush()
     }
 
     fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
@@ -226,7 +301,7 @@ impl Disk for ImageDisk {
         if self.behaviour.discard == Discard::Ignore || length == 0 {
             return Ok(());
         }
-        match self.access.write().discard_to_any(offset, length) {
+        match self.access.discard_to_any(offset, length) {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
             other => other,
         }
@@ -245,6 +320,9 @@ impl Disk for ImageDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::{Chain, ChainLayer, FileFormat, Node};
+    use crate::host::Host;
+    use crate::native::Native;
     use crate::{PausingDisk, Policy, create_qcow2};
     use imago::qcow2::Qcow2;
     use imago::{DenyImplicitOpenGate, FormatDriverBuilder};
@@ -252,10 +330,78 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicI64, Ordering};
 
-    /// An image whose host runs out of space after so many writes.
-    fn limited(path: &Path) -> (Arc<dyn Disk>, Arc<AtomicI64>) {
+    const BEHAVIOUR: Behaviour = Behaviour {
+        format: Format::Qcow2,
+        read_only: false,
+        cache: Cache::Writeback,
+        discard: Discard::Unmap,
+        detect_zeroes: DetectZeroes::Off,
+        guarded: false,
+    };
+
+    /// Room for so many writes and no more.
+    struct Room(File, Arc<AtomicI64>);
+
+    impl Room {
+        fn take(&self) -> io::Result<()> {
+            match self.1.fetch_sub(1, Ordering::SeqCst) {
+                1.. => Ok(()),
+                _ => Err(io::Error::from(rustix::io::Errno::NOSPC)),
+            }
+        }
+    }
+
+    impl Host for Room {
+        fn length(&self) -> io::Result<u64> {
+            Host::length(&self.0)
+        }
+
+        fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+            Host::read_at(&self.0, offset, into)
+        }
+
+        fn write_at(&self, offset: u64, from: &[u8]) -> io::Result<()> {
+            self.take()?;
+            Host::write_at(&self.0, offset, from)
+        }
+
+        fn set_length(&self, length: u64) -> io::Result<()> {
+            self.take()?;
+            Host::set_length(&self.0, length)
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            self.take()
+        }
+    }
+
+    /// An image whose host runs out of space after so many writes, opened by our own code or by imago.
+    fn limited(path: &Path, native: bool) -> (Arc<dyn Disk>, Arc<AtomicI64>) {
         let left = Arc::new(AtomicI64::new(i64::MAX));
         let file = File::options().read(true).write(true).open(path).unwrap();
+        if native {
+            let host = Arc::new(Room(file, left.clone()));
+            let access = crate::qcow2::Access {
+                write: true,
+                durable: true,
+                ..Default::default()
+            };
+            let image = crate::qcow2::Qcow2::open(host.clone(), path, None, access).unwrap();
+            let layer = ChainLayer {
+                path: path.into(),
+                format: FileFormat::Qcow2,
+                guessed_raw: false,
+                node: Node::Qcow2(Box::new(image)),
+                host,
+            };
+            let chain = Chain {
+                layers: vec![layer],
+            };
+            return (
+                Arc::new(ImageDisk::new(Native::new(chain), BEHAVIOUR)),
+                left,
+            );
+        }
         let mut host = HostFile::new(file, path, true, false).unwrap();
         let counter = left.clone();
         host.fault = Arc::new(move |_| match counter.fetch_sub(1, Ordering::SeqCst) {
@@ -268,33 +414,24 @@ mod tests {
             .data_file(None)
             .open(DenyImplicitOpenGate::default())
             .unwrap();
-        let behaviour = Behaviour {
-            format: Format::Qcow2,
-            read_only: false,
-            cache: Cache::Writeback,
-            discard: Discard::Unmap,
-            detect_zeroes: DetectZeroes::Off,
-            guarded: false,
-        };
-        (
-            Arc::new(ImageDisk::new(
-                FormatAccess::new(image),
-                None,
-                Vec::new(),
-                behaviour,
-            )),
-            left,
-        )
+        let imago = Imago::new(FormatAccess::new(image), None, Vec::new(), Cache::Writeback);
+        (Arc::new(ImageDisk::new(imago, BEHAVIOUR)), left)
     }
 
     /// Wherever in a write or a flush the space runs out, trying again after there is space leaves nothing out.
     #[test]
     fn a_full_host_disk_loses_nothing() {
+        for native in [false, true] {
+            a_full_host_disk(native);
+        }
+    }
+
+    fn a_full_host_disk(native: bool) {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("a.qcow2");
         for room in 0..30 {
             create_qcow2(&path, 64 << 20).unwrap();
-            let (image, left) = limited(&path);
+            let (image, left) = limited(&path, native);
             let (sender, stalls) = std::sync::mpsc::channel();
             let disk = PausingDisk::new(image, "d0", Policy::default(), move |stall| {
                 sender.send(stall.clone()).unwrap();
@@ -338,7 +475,10 @@ mod tests {
             for n in 0..20u64 {
                 let mut back = [0; 70_000];
                 disk.read(n * 2_000_001, &mut back).unwrap();
-                assert!(back == [n as u8 + 1; 70_000], "room for {room}: write {n}");
+                assert!(
+                    back == [n as u8 + 1; 70_000],
+                    "native {native}, room for {room}: write {n}"
+                );
             }
             drop(disk);
             if let Ok(output) = std::process::Command::new("qemu-img")
@@ -348,7 +488,7 @@ mod tests {
             {
                 assert!(
                     matches!(output.status.code(), Some(0 | 3)),
-                    "room for {room}: {output:?}"
+                    "native {native}, room for {room}: {output:?}"
                 );
             }
         }

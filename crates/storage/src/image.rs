@@ -1,11 +1,14 @@
 //! Opening images.
 
-use crate::access::{Behaviour, ImageDisk};
+use crate::access::{Behaviour, ImageDisk, Imago};
 use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::file::HostFile;
+use crate::format::{self, ChainOptions, FileFormat};
+use crate::host::Host;
 use crate::lock;
-use crate::options::{Format, ImageOptions, Locking};
+use crate::native::Native;
+use crate::options::{Cache, Format, ImageOptions, Locking};
 use crate::probe::{PROBE_SIZE, Probed, probe};
 use crate::qcow2;
 use imago::qcow2::Qcow2;
@@ -13,7 +16,7 @@ use imago::raw::Raw;
 use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder, Storage};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -49,8 +52,16 @@ impl Image {
             seen: Vec::new(),
             layers: Vec::new(),
             locks: Vec::new(),
+            native: false,
         };
-        let top = chain.layer(&options.path, options.format, !options.read_only)?;
+        let top = match chain.layer(&options.path, options.format, !options.read_only) {
+            Err(_) if chain.native => {
+                // Its locks first.
+                drop(chain);
+                return Image::open_native(options);
+            }
+            other => other?,
+        };
         let raw = match (top.format, options.cache.direct()) {
             // With direct I/O imago serialises what shares a block; going around it would not.
             (Format::Raw, false) => Some(top.handle),
@@ -70,11 +81,56 @@ impl Image {
                 options.path.display()
             );
         }
-        let disk = Arc::new(ImageDisk::new(top.access, raw, chain.locks, behaviour));
+        let imago = Imago::new(top.access, raw, chain.locks, options.cache);
         Ok(Image {
-            disk,
+            disk: Arc::new(ImageDisk::new(imago, behaviour)),
             layers: chain.layers,
             guessed_raw: top.guessed_raw,
+        })
+    }
+
+    /// With our own code for all layers.
+    fn open_native(options: &ImageOptions) -> Result<Image, OpenError> {
+        let chain = format::Chain::open(
+            &options.path,
+            &ChainOptions {
+                format: options.format.map(FileFormat::from),
+                write: !options.read_only,
+                durable: options.cache != Cache::Unsafe,
+                direct: options.cache.direct(),
+                locking: options.locking,
+                ..ChainOptions::default()
+            },
+        )?;
+        let layers = chain.layers.iter().map(|layer| {
+            let format = match layer.format {
+                FileFormat::Raw => Format::Raw,
+                FileFormat::Qcow2 => Format::Qcow2,
+                other => {
+                    return Err(OpenError::image(
+                        &layer.path,
+                        format!("images of format '{other}' are not supported"),
+                    ));
+                }
+            };
+            Ok(Layer {
+                path: layer.path.clone(),
+                format,
+            })
+        });
+        let layers: Vec<Layer> = layers.collect::<Result<_, _>>()?;
+        let behaviour = Behaviour {
+            format: Format::Qcow2,
+            read_only: options.read_only,
+            cache: options.cache,
+            discard: options.discard,
+            detect_zeroes: options.detect_zeroes,
+            guarded: false,
+        };
+        Ok(Image {
+            disk: Arc::new(ImageDisk::new(Native::new(chain), behaviour)),
+            layers,
+            guessed_raw: false,
         })
     }
 }
@@ -93,6 +149,8 @@ struct Chain<'a> {
     layers: Vec<Layer>,
     /// Open files that are kept for their locks.
     locks: Vec<File>,
+    /// A layer was refused that only [`Native`] opens.
+    native: bool,
 }
 
 impl Chain<'_> {
@@ -178,6 +236,14 @@ impl Chain<'_> {
         let header = qcow2::read(header_file.as_ref().unwrap_or(handle), length, write)
             .map_err(|reason| OpenError::image(path, reason))?;
 
+        if header.zstd || (header.dirty && !write) {
+            self.native = true;
+            return Err(OpenError::image(path, "zstd clusters, or not closed"));
+        }
+        if header.dirty {
+            self.repair(path)?;
+        }
+
         let mut builder = Qcow2::<HostFile>::builder(host)
             .write(write)
             .backing(None)
@@ -201,6 +267,34 @@ impl Chain<'_> {
             .open(DenyImplicitOpenGate::default())
             .map_err(|error| OpenError::io(path, error))?;
         Ok(FormatAccess::new(image))
+    }
+
+    /// Makes the refcounts of an image right that was not closed, before anything is put anywhere. It is locked already.
+    fn repair(&self, path: &Path) -> Result<(), OpenError> {
+        let refused = |error: format::FormatError| OpenError::image(path, error.to_string());
+        let open = |path: &Path| -> Result<Arc<dyn Host>, OpenError> {
+            Ok(Arc::new(open_file(path, true, false)?))
+        };
+        let host = open(path)?;
+        let data = match qcow2::Qcow2::external_data(&*host).map_err(refused)? {
+            Some(Some(name)) => {
+                let path = beside(path, &name)?;
+                Some((open(&path)?, path))
+            }
+            _ => None,
+        };
+        let access = qcow2::Access {
+            write: true,
+            damaged: false,
+            durable: true,
+        };
+        let image = qcow2::Qcow2::open(host, path, data, access).map_err(refused)?;
+        image.close().map_err(refused)?;
+        tracing::warn!(
+            "'{}' was not closed properly: its refcounts were looked through and are right now",
+            path.display()
+        );
+        Ok(())
     }
 
     fn backing(
@@ -289,14 +383,6 @@ pub(crate) fn open_file(path: &Path, write: bool, direct: bool) -> Result<File, 
 
 fn probe_file(file: &File) -> io::Result<Probed> {
     let mut start = [0; PROBE_SIZE];
-    let mut have = 0;
-    while have < start.len() {
-        match file.read_at(&mut start[have..], have as u64) {
-            Ok(0) => break,
-            Ok(count) => have += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    let have = Host::read_at(file, 0, &mut start)?;
     Ok(probe(&start[..have]))
 }

@@ -2,7 +2,8 @@
 //!
 //! [`open`] takes [`ImageOptions`] and gives a [`Disk`] for a running machine. There the qcow2 format is the work of the
 //! crate `imago`; what it does not look at is looked at here first: encryption, features it lacks, truncated files, and
-//! locks. [`PausingDisk`] stops the machine instead of failing a guest's write when the host's disk is full.
+//! locks. Images that were not closed are repaired first, and those with zstd clusters are the work of [`qcow2::Qcow2`] here,
+//! too. [`PausingDisk`] stops the machine instead of failing a guest's write when the host's disk is full.
 //!
 //! Images at rest are [`format::Chain`]s, which [`verbs`] work on: all of qcow2 ([`qcow2::Qcow2`]), and what other programs
 //! make, to convert from.
@@ -10,6 +11,7 @@
 mod access;
 mod buffer;
 mod create;
+mod direct;
 mod disk;
 mod error;
 mod faulty;
@@ -20,6 +22,7 @@ pub mod host;
 mod image;
 mod lock;
 mod memory;
+mod native;
 mod options;
 mod pausing;
 mod probe;

@@ -1,6 +1,7 @@
 //! An image with all that is below it, opened for the `disk` verbs.
 
 use super::{FileFormat, FormatError, Kind, RawFile, Result, Source, Vhdx, Vmdk, Vpc};
+use crate::direct::Direct;
 use crate::error::OpenError;
 use crate::host::Host;
 use crate::image::{beside, open_file};
@@ -8,6 +9,7 @@ use crate::lock;
 use crate::options::Locking;
 use crate::probe::{PROBE_SIZE, Probed, probe};
 use crate::qcow2::{Access, Qcow2};
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +28,8 @@ pub struct ChainOptions {
     pub damaged: bool,
     /// Flushes wait for the drive.
     pub durable: bool,
+    /// Past the host's page cache.
+    pub direct: bool,
     /// What is below is opened, too.
     pub backing: bool,
     /// One of the layers below that is written to as well.
@@ -40,6 +44,7 @@ impl Default for ChainOptions {
             write: false,
             damaged: false,
             durable: true,
+            direct: false,
             backing: true,
             write_below: None,
             locking: Locking::Auto,
@@ -349,7 +354,7 @@ impl Opening<'_> {
         }
         self.seen.push(identity);
         lock::lock(&file, path, write, self.options.locking)?;
-        let host: Arc<dyn Host> = Arc::new(file);
+        let host = self.host(file, path, write)?;
         let (format, guessed_raw) = match format {
             Some(format) => (format, false),
             None => probe_format(&*host, path)?,
@@ -423,11 +428,26 @@ impl Opening<'_> {
         self.layer(&below, format, write)
     }
 
+    /// A file, locked if it has to be, read and written in the way that was asked for.
+    fn host(
+        &self,
+        file: File,
+        path: &Path,
+        write: bool,
+    ) -> std::result::Result<Arc<dyn Host>, OpenError> {
+        if !self.options.direct {
+            return Ok(Arc::new(file));
+        }
+        // The way of access belongs to the open file; the first one keeps the lock.
+        let direct = open_file(path, write, true)?;
+        Ok(Arc::new(Direct::new(file, direct)))
+    }
+
     /// Another file that belongs to an image that is only read.
     fn part(&self, path: &Path) -> std::result::Result<Arc<dyn Host>, OpenError> {
         let file = open_file(path, false, false)?;
         lock::lock(&file, path, false, self.options.locking)?;
-        Ok(Arc::new(file))
+        self.host(file, path, false)
     }
 
     fn qcow2(
@@ -449,7 +469,7 @@ impl Opening<'_> {
                 let path = beside(path, &name)?;
                 let file = open_file(&path, write, false)?;
                 lock::lock(&file, &path, write, self.options.locking)?;
-                Some((Arc::new(file) as Arc<dyn Host>, path))
+                Some((self.host(file, &path, write)?, path))
             }
         };
         let access = Access {

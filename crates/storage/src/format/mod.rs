@@ -76,6 +76,15 @@ impl FileFormat {
     }
 }
 
+impl From<crate::Format> for FileFormat {
+    fn from(format: crate::Format) -> FileFormat {
+        match format {
+            crate::Format::Raw => FileFormat::Raw,
+            crate::Format::Qcow2 => FileFormat::Qcow2,
+        }
+    }
+}
+
 impl fmt::Display for FileFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

@@ -592,6 +592,7 @@ impl<'a> Check<'a> {
             self.meta.header.refcount_table_clusters = clusters;
             self.meta.write_header()?;
             self.meta.barrier()?;
+            self.meta.refcounts.found();
         }
         self.meta.reserved = None;
         self.report.image_end = end << bits;

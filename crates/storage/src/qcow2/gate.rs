@@ -36,6 +36,10 @@ pub(crate) struct Header {
     pub(crate) backing_format: Option<String>,
     /// Guest data are in another file; its name, if the header has one.
     pub(crate) data_file: Option<Option<String>>,
+    /// The image was not closed properly: refcounts may be too low.
+    pub(crate) dirty: bool,
+    /// Compressed clusters are zstd, which imago cannot unpack.
+    pub(crate) zstd: bool,
 }
 
 /// Reads and checks the header of an image in `file`, which has `length` bytes. An error is for users to read.
@@ -120,6 +124,7 @@ pub(crate) fn check(start: &[u8], length: u64, write: bool) -> Result<Header, St
 
     let mut header_length = V2_HEADER_LENGTH as u32;
     let mut data_file = None;
+    let (mut dirty, mut zstd) = (false, false);
     if version == 3 {
         header_length = field32(100)?;
         if header_length < V3_HEADER_LENGTH {
@@ -136,7 +141,8 @@ pub(crate) fn check(start: &[u8], length: u64, write: bool) -> Result<Header, St
     let extensions = extensions(start, header_length as usize)?;
     if version == 3 {
         let incompatible = field64(72)?;
-        features(start, incompatible, header_length, &extensions)?;
+        zstd = features(start, incompatible, header_length, &extensions)?;
+        dirty = incompatible & INCOMPATIBLE_DIRTY != 0;
         if incompatible & INCOMPATIBLE_EXTERNAL_DATA != 0 {
             if write && field64(88)? & AUTOCLEAR_RAW_EXTERNAL != 0 {
                 return Err("Images with data_file_raw=on are supported read-only".into());
@@ -177,6 +183,8 @@ pub(crate) fn check(start: &[u8], length: u64, write: bool) -> Result<Header, St
         backing_file: backing(start, cluster_size)?,
         backing_format: extensions.backing_format,
         data_file,
+        dirty,
+        zstd,
     })
 }
 
@@ -206,23 +214,19 @@ fn table(
     Ok(())
 }
 
+/// Refuses what is not built; whether clusters are zstd.
 fn features(
     start: &[u8],
     incompatible: u64,
     header_length: u32,
     extensions: &Extensions,
-) -> Result<(), String> {
+) -> Result<bool, String> {
     let unknown = incompatible & !INCOMPATIBLE_KNOWN;
     if unknown != 0 {
         return Err(unknown_features(unknown, extensions));
     }
     if incompatible & INCOMPATIBLE_CORRUPT != 0 {
         return Err("Image is corrupt; run 'qemu-img check -r all' on a copy of it".into());
-    }
-    if incompatible & INCOMPATIBLE_DIRTY != 0 {
-        return Err(
-            "Image was not closed properly (dirty bit); run 'qemu-img check -r all' on it".into(),
-        );
     }
     if incompatible & INCOMPATIBLE_EXTENDED_L2 != 0 {
         return Err("Images with extended L2 entries (extended_l2=on) are not supported".into());
@@ -233,8 +237,8 @@ fn features(
         0
     };
     match (incompatible & INCOMPATIBLE_COMPRESSION != 0, compression) {
-        (false, 0) => Ok(()),
-        (_, 1) => Err("Images with compression type zstd are not supported".into()),
+        (false, 0) => Ok(false),
+        (true, 1) => Ok(true),
         (_, other) => Err(format!("Unsupported compression type {other}")),
     }
 }
@@ -367,15 +371,23 @@ mod tests {
     fn what_is_not_built_is_refused_by_name() {
         assert!(refused(|h| h[35] = 2).contains("LUKS"));
         assert!(refused(|h| h[35] = 1).contains("AES"));
-        assert!(refused(|h| h[79] = 1).contains("dirty"));
         assert!(refused(|h| h[79] = 2).contains("corrupt"));
         assert!(refused(|h| h[79] = 16).contains("extended L2"));
         assert!(refused(|h| h[79] = 32).contains("Unknown incompatible feature: 20"));
-        let zstd = refused(|h| {
-            h[79] = 8;
-            h[104] = 1;
-        });
-        assert!(zstd.contains("zstd"), "{zstd}");
+        assert!(refused(|h| h[104] = 1).contains("compression type 1"));
+        assert!(refused(|h| h[79] = 8).contains("compression type 0"));
+    }
+
+    #[test]
+    fn what_imago_cannot_do_is_noticed() {
+        let mut start = sample();
+        start[79] = 1;
+        let header = check(&start, 0x40000, true).unwrap();
+        assert!(header.dirty && !header.zstd);
+        start[79] = 8;
+        start[104] = 1;
+        let header = check(&start, 0x40000, true).unwrap();
+        assert!(header.zstd && !header.dirty);
     }
 
     #[test]

@@ -339,10 +339,14 @@ impl Meta {
                     self.header.refcount_table_offset,
                     self.header.refcount_table_clusters,
                 );
-                self.header.refcount_table_offset = offset;
-                self.header.refcount_table_clusters = clusters;
-                self.write_header()?;
+                let mut header = self.header.clone();
+                header.refcount_table_offset = offset;
+                header.refcount_table_clusters = clusters;
+                self.host.write_at(0, &header.bytes()?)?;
                 self.barrier()?;
+                self.header = header;
+                self.header_dirty = false;
+                self.refcounts.found();
                 for cluster in 0..u64::from(old.1) {
                     self.freed.push((old.0 >> self.cluster_bits()) + cluster);
                 }

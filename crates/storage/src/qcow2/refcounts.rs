@@ -108,13 +108,13 @@ impl Refcounts {
         Ok(())
     }
 
-    /// Writes blocks, then the table. Says where the table is now if the header has to be changed for it.
+    /// Writes blocks, then the table. Says where the table is now if the header has to be changed for it, again and again until
+    /// [`Refcounts::found`] says that it was.
     pub(super) fn flush(&mut self, host: &dyn Host, durable: bool) -> Result<Option<(u64, u32)>> {
         self.flush_blocks(host)?;
         if self.moved {
             host.write_at(self.table_offset, &bytes_of(&self.table))?;
             self.table_dirty.clear();
-            self.moved = false;
             return Ok(Some((self.table_offset, self.table_clusters)));
         }
         if !self.table_dirty.is_empty() && durable {
@@ -126,6 +126,11 @@ impl Refcounts {
             self.table_dirty.remove(&index);
         }
         Ok(None)
+    }
+
+    /// The header on the disk says where the table is.
+    pub(super) fn found(&mut self) {
+        self.moved = false;
     }
 
     fn block(&mut self, host: &dyn Host, index: usize) -> Result<Option<&mut Block>> {

@@ -151,6 +151,22 @@ impl Meta {
         })
     }
 
+    /// Gives a place back whose data could not be written, unless it was the guest's before.
+    fn abandon(&mut self, offset: u64, place: &Place) -> Result<()> {
+        if !place.new || self.external() {
+            return Ok(());
+        }
+        let size = self.cluster_size();
+        for n in 0..place.clusters {
+            let at = place.offset + n * size;
+            let kept = matches!(self.lookup(offset + n * size)?, Entry::Zero { offset, .. } if offset == at);
+            if !kept {
+                self.freed.push(at >> self.cluster_bits());
+            }
+        }
+        Ok(())
+    }
+
     /// Lets the guest's clusters from `offset` on be those of `place`.
     fn link(&mut self, offset: u64, place: &Place) -> Result<()> {
         let (l1, first) = self.indices(offset);
@@ -191,12 +207,52 @@ impl Qcow2 {
         Ok(())
     }
 
+    /// Writes where the data are already, if all of the span has clusters that are the image's own: whether it did. Such writes
+    /// change no table, so any number of them go beside each other, and beside reads.
+    pub(crate) fn overwrite(&self, offset: u64, from: &[u8]) -> Result<bool> {
+        let size = self.cluster_bytes();
+        let end = offset + from.len() as u64;
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        let mut meta = self.changing()?;
+        let mut at = offset;
+        while at < end {
+            let inside = at % size;
+            let Entry::Data {
+                offset,
+                copied: true,
+            } = meta.lookup(at)?
+            else {
+                return Ok(false);
+            };
+            if offset % size != 0 {
+                return Ok(false);
+            }
+            let count = (size - inside).min(end - at);
+            match runs.last_mut() {
+                Some((start, length)) if *start + *length == offset + inside => *length += count,
+                _ => runs.push((offset + inside, count)),
+            }
+            at += count;
+        }
+        drop(meta);
+        let mut rest = from;
+        for (start, length) in runs {
+            let (now, later) = rest.split_at(length as usize);
+            self.data.write_at(start, now)?;
+            rest = later;
+        }
+        Ok(true)
+    }
+
     /// Writes some whole clusters: how many bytes of `from`.
     fn write_clusters(&self, offset: u64, from: &[u8]) -> Result<usize> {
         let size = self.cluster_bytes();
         let place = self.changing()?.place(offset, from.len() as u64 / size)?;
         let count = (place.clusters * size) as usize;
-        self.data.write_at(place.offset, &from[..count])?;
+        if let Err(error) = self.data.write_at(place.offset, &from[..count]) {
+            self.changing()?.abandon(offset, &place)?;
+            return Err(error.into());
+        }
         if place.new {
             self.changing()?.link(offset, &place)?;
         }
