@@ -1,8 +1,8 @@
 //! Compressed clusters.
 
 use super::header::Compression;
+use super::zstd::Zstd;
 use flate2::{Compress, Decompress, FlushCompress, FlushDecompress, Status};
-use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use std::io::Read;
 
 /// The window that readers of zlib clusters keep: 4 KiB.
@@ -16,6 +16,7 @@ fn deflate() -> Compress {
 pub struct Compressor {
     kind: Compression,
     deflate: Compress,
+    zstd: Zstd,
 }
 
 impl Compressor {
@@ -23,6 +24,7 @@ impl Compressor {
         Compressor {
             kind,
             deflate: deflate(),
+            zstd: Zstd::default(),
         }
     }
 
@@ -44,7 +46,7 @@ impl Compressor {
                 (whole && packed.len() < cluster.len()).then_some(packed)
             }
             Compression::Zstd => {
-                let packed = compress_to_vec(cluster, CompressionLevel::Fastest);
+                let packed = self.zstd.compress(cluster);
                 (packed.len() < cluster.len()).then_some(packed)
             }
         }

@@ -19,6 +19,7 @@ mod refcounts;
 mod resize;
 mod snapshots;
 mod write;
+mod zstd;
 
 pub use check::{CheckReport, Repair};
 pub use compress::{Compressor, decompress};
