@@ -46,9 +46,16 @@ static LENGTH: [(u32, u8); LENGTHS] = slots(&LENGTH_RUNS, 30);
 
 /// A bit's history: of the last 64, how many were 0 is its probability.
 #[derive(Clone, Copy)]
-struct Probability(u64);
+struct Probability {
+    last: u64,
+    /// Counted along: many processors have no instruction for it that may be taken for granted.
+    zeroes: u32,
+}
 
-const EVEN: Probability = Probability(0x5555_5555);
+const EVEN: Probability = Probability {
+    last: 0x5555_5555,
+    zeroes: 48,
+};
 
 /// Probabilities by the last few decisions of the same kind.
 struct Context<const N: usize> {
@@ -77,7 +84,7 @@ impl Range<'_> {
     #[inline(always)]
     fn bit<const N: usize>(&mut self, context: &mut Context<N>) -> bool {
         let entry = &mut context.entries[context.state & (N - 1)];
-        let zeroes = entry.0.count_zeros().clamp(1, 63);
+        let zeroes = entry.zeroes.clamp(1, 63);
         if self.range <= 0xFFFF {
             self.range <<= 16;
             self.code = self.code << 16 | self.word();
@@ -90,7 +97,8 @@ impl Range<'_> {
         } else {
             self.range = bound;
         }
-        entry.0 = entry.0 << 1 | u64::from(bit);
+        entry.zeroes = entry.zeroes + (entry.last >> 63) as u32 - u32::from(bit);
+        entry.last = entry.last << 1 | u64::from(bit);
         context.state = (context.state << 1 | usize::from(bit)) & (N - 1);
         bit
     }
@@ -150,13 +158,40 @@ impl<const BITS: usize, const SYMBOLS: usize> Adaptive<BITS, SYMBOLS> {
         self.frequencies[symbol] += 1;
         self.left -= 1;
         if self.left == 0 {
-            self.rebuild()?;
-            for frequency in &mut self.frequencies[..self.symbols] {
-                *frequency = (*frequency >> 1) + 1;
-            }
+            self.age()?;
         }
         Ok(symbol)
     }
+
+    #[cold]
+    fn age(&mut self) -> Result<(), Corrupt> {
+        self.rebuild()?;
+        for frequency in &mut self.frequencies[..self.symbols] {
+            *frequency = (*frequency >> 1) + 1;
+        }
+        Ok(())
+    }
+}
+
+/// Symbols, with their frequency above them, by frequency, then value.
+fn sort(frequencies: &[u32], sorted: &mut [u32]) {
+    /// Most are rare: these are counted, the others compared.
+    const RARE: usize = 64;
+    let bucket = |frequency: u32| (frequency as usize).min(RARE);
+    let mut next = [0u16; RARE + 2];
+    for &frequency in frequencies {
+        next[bucket(frequency) + 1] += 1;
+    }
+    for index in 1..next.len() {
+        next[index] += next[index - 1];
+    }
+    let frequent = usize::from(next[RARE]);
+    for (symbol, &frequency) in frequencies.iter().enumerate() {
+        let place = &mut next[bucket(frequency)];
+        sorted[usize::from(*place)] = frequency << 10 | symbol as u32;
+        *place += 1;
+    }
+    sorted[frequent..].sort_unstable();
 }
 
 /// Lengths of an optimal prefix code; which of the optimal ones is part of the format. Symbols are taken by frequency, then
@@ -171,10 +206,7 @@ fn code_lengths(frequencies: &[u32], lengths: &mut [u8]) {
     }
     let mut sorted = [0u32; OFFSETS];
     let sorted = &mut sorted[..symbols];
-    for (symbol, (slot, &frequency)) in sorted.iter_mut().zip(frequencies).enumerate() {
-        *slot = frequency << 10 | symbol as u32;
-    }
-    sorted.sort_unstable();
+    sort(frequencies, sorted);
     // Inner nodes come into being in the order of their frequencies.
     let mut weight = [0u32; OFFSETS];
     let mut parent = [0u16; OFFSETS];
@@ -352,10 +384,11 @@ impl Lzms {
                 if offset + span > at || length > out.len() - at {
                     return Err(Corrupt);
                 }
-                for here in at..at + length {
-                    out[here] = out[here - offset]
-                        .wrapping_add(out[here - span])
-                        .wrapping_sub(out[here - offset - span]);
+                let window = &mut out[at - offset - span..at + length];
+                for here in offset + span..window.len() {
+                    window[here] = window[here - offset]
+                        .wrapping_add(window[here - span])
+                        .wrapping_sub(window[here - offset - span]);
                 }
                 at += length;
             }
@@ -378,6 +411,19 @@ impl Lzms {
         let end = data.len() - 16;
         let mut at = 1;
         while at < end {
+            // Most bytes begin no instruction that counts.
+            while let Some(sixteen) = data[at..end].first_chunk()
+                && !may_begin(sixteen)
+            {
+                at += 16;
+            }
+            match data[at..end]
+                .iter()
+                .position(|byte| OPCODES[usize::from(*byte)])
+            {
+                Some(skip) => at += skip,
+                None => break,
+            }
             let (opcode, reach) = match data[at] {
                 0x48 => match (data[at + 1], data[at + 2]) {
                     (0x8B, 0x05 | 0x0D) => (3, REACH),
@@ -417,6 +463,28 @@ impl Lzms {
     }
 }
 
+/// The first bytes of what [`Lzms::translate`] looks for.
+static OPCODES: [bool; 256] = {
+    let mut table = [false; 256];
+    let first = [0x48, 0x4C, 0xE8, 0xE9, 0xF0, 0xFF];
+    let mut n = 0;
+    while n < first.len() {
+        table[first[n]] = true;
+        n += 1;
+    }
+    table
+};
+
+/// Whether any of these is in [`OPCODES`], by a few comparisons of all of them at once.
+#[inline(always)]
+fn may_begin(bytes: &[u8; 16]) -> bool {
+    let mut any = false;
+    for byte in bytes {
+        any |= (byte & !4 == 0x48) | (byte & !1 == 0xE8) | (*byte == 0xF0) | (*byte == 0xFF);
+    }
+    any
+}
+
 #[inline(always)]
 fn which(range: &mut Range<'_>, contexts: &mut [Context<64>; 2]) -> usize {
     if !range.bit(&mut contexts[0]) {
@@ -436,4 +504,40 @@ fn value<const BITS: usize, const SYMBOLS: usize>(
     let (base, extra) = slots[symbol];
     bits.fill();
     Ok(base.wrapping_add(bits.take(u32::from(extra))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_comparisons_say_the_same_as_the_table() {
+        for byte in 0..=255u8 {
+            for place in 0..16 {
+                let mut bytes = [0; 16];
+                bytes[place] = byte;
+                assert_eq!(may_begin(&bytes), OPCODES[usize::from(byte)], "{byte:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn symbols_are_sorted_by_frequency_then_value() {
+        let mut x = 1u32;
+        for symbols in [2, 54, 256, 799] {
+            let frequencies: Vec<u32> = (0..symbols)
+                .map(|_| {
+                    x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    1 + (x >> 20) % (1 + (x >> 8) % 200)
+                })
+                .collect();
+            let mut sorted = vec![0; symbols];
+            sort(&frequencies, &mut sorted);
+            let mut expected: Vec<u32> = (0..symbols as u32)
+                .map(|symbol| frequencies[symbol as usize] << 10 | symbol)
+                .collect();
+            expected.sort_unstable();
+            assert_eq!(sorted, expected);
+        }
+    }
 }

@@ -175,12 +175,22 @@ impl Lzx {
     ) -> Result<(), Corrupt> {
         while at < end {
             bits.fill();
-            let (symbol, length) = self.main.decode(bits.peek())?;
-            bits.skip(length);
+            let (mut symbol, mut taken) = self.main.decode(bits.peek())?;
+            bits.skip(taken);
             if symbol < 256 {
                 out[at] = symbol as u8;
                 at += 1;
-                continue;
+                if at == end {
+                    break;
+                }
+                // As many bits are left as the longest codeword has.
+                (symbol, taken) = self.main.decode(bits.peek())?;
+                bits.skip(taken);
+                if symbol < 256 {
+                    out[at] = symbol as u8;
+                    at += 1;
+                    continue;
+                }
             }
             let symbol = symbol - 256;
             let mut length = symbol & 7;
@@ -232,7 +242,7 @@ fn translate_calls(out: &mut [u8]) {
     let mut at = 0;
     while at < end {
         // Most bytes are none.
-        match out[at..end].iter().position(|&byte| byte == 0xE8) {
+        match memchr::memchr(0xE8, &out[at..end]) {
             Some(skip) => at += skip,
             None => break,
         }
