@@ -467,17 +467,13 @@ impl HvfVcpu {
         let (rt, read) = (iss >> 5 & 31, iss & 1 != 0);
         let cpsr = self.get(reg::CPSR)?;
         let value = if read { 0 } else { self.xt(rt)? };
-        let state = &mut self.shadow.core_mut().state;
-        registers::set_cpsr(state, cpsr);
-        if state.el == 0 {
-            // What EL0 may do, registers of EL1's say.
-            self.load()?;
-        }
-        self.shadow.core_mut().refresh();
+        let core = self.shadow.core_mut();
+        registers::set_cpsr(&mut core.state, cpsr);
+        core.refresh();
         let mut done = self.access(world, register, rt, read, value);
         let mut before = None;
         if done.is_err() {
-            // The guest takes an exception: once more, on all of its state.
+            // An exception, or what another register says of this one: once more, on all of the state.
             self.load()?;
             before = Some(self.shadow.core().state.clone());
             done = self.access(world, register, rt, read, value);

@@ -1,9 +1,12 @@
 //! Debuggers outside of the guest: what they ask for ends runs.
 
+use std::sync::{Arc, Weak};
+
 use aarch64::esr::{class, syndrome};
 use aarch64::psci::function;
 use aarch64::registers as r;
-use dormer_engine::{Debugger, Exit, Stop, Vcpu, Watch, World};
+use dormer_engine::{Debugger, Exit, Stop, Vcpu, Vm, Watch, World};
+use memory::{Access, Mapping, Mmio};
 
 use crate::assembler::*;
 use crate::board::*;
@@ -53,9 +56,10 @@ fn a_debugger_steps() {
         c.word(word);
         next(&c, &mut expected);
     }
-    c.svc(7);
+    // An exception of the instruction itself, which saves PSTATE as it was before it.
+    let undefined = c.address();
+    c.word(0);
     expected.push(VECTORS + 0x200);
-    let behind = c.address();
     c.psci(function::SYSTEM_OFF);
     board.load(&c);
     let mut vcpu = vcpu(&board, 0, CODE);
@@ -82,11 +86,28 @@ fn a_debugger_steps() {
     assert_eq!(log.len(), 1);
     assert_eq!(
         log[0][..3],
-        [5, syndrome(class::SVC, 7), behind],
+        [5, syndrome(class::UNKNOWN, 0), undefined],
         "{:x?}",
         log[0]
     );
     assert_eq!(log[0][4] & 1 << 21, 0);
+}
+
+/// A device that kicks who writes to it.
+struct Kicker(Weak<dyn Vm>);
+
+const KICKER: u64 = 0x0a00_0000;
+
+impl Mmio for Kicker {
+    fn read(&self, _: Access) -> u64 {
+        0
+    }
+
+    fn write(&self, access: Access, _: u64) {
+        if let Some(vm) = self.0.upgrade() {
+            vm.kick(access.cpu);
+        }
+    }
 }
 
 /// A kick in the middle of a step, and an interrupt in its place, leave it one step.
@@ -95,10 +116,18 @@ fn a_step_survives_kicks_and_interrupts() {
     let board = Board::new(1);
     let mut c = prologue(&board);
     c.daif_clear(2);
+    c.li(1, KICKER);
     let at = c.address();
+    // nop; str x1, [x1]; nop; nop
+    c.word(0xd503_201f).word(0xf900_0021);
     c.word(0xd503_201f).word(0xd503_201f);
     c.psci(function::SYSTEM_OFF);
     board.load(&c);
+    let kicker = Kicker(Arc::downgrade(&board.vm));
+    board
+        .space
+        .map(KICKER, 0x1000, Mapping::Mmio(Arc::new(kicker)))
+        .unwrap();
     let mut vcpu = vcpu(&board, 0, CODE);
     vcpu.debug(&Debugger {
         breakpoints: vec![at],
@@ -109,7 +138,11 @@ fn a_step_survives_kicks_and_interrupts() {
     vcpu.debug(&stepping()).unwrap();
     board.vm.kick(0);
     assert_eq!(vcpu.run(&*board), Exit::Kicked);
+    assert_eq!(vcpu.state().unwrap().pstate & 1 << 21, 0);
     assert_eq!(stop(&board, &mut vcpu), (Stop::Step, at + 4));
+    // A kick behind the instruction.
+    assert_eq!(vcpu.run(&*board), Exit::Kicked);
+    assert_eq!(stop(&board, &mut vcpu), (Stop::Step, at + 8));
     board.private_interrupt(0, 20, true);
     // Taken before the instruction; the handler's first is the next.
     let (why, pc) = stop(&board, &mut vcpu);

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use aarch64::esr::{class, status, syndrome};
+use aarch64::esr::{abort, class, status, syndrome};
 use aarch64::psci::function;
 use aarch64::registers as r;
 use engine::hvf::Hvf;
@@ -128,6 +128,32 @@ fn cache_maintenance_of_a_device_does_nothing() {
     board.run();
     assert_eq!((board.get(DATA), board.log().len()), (7, 0));
     assert_eq!(model.counts.maintenance.load(Ordering::Relaxed), 3);
+}
+
+/// A host may have cache operations that the shadow does not know: they are not executed there.
+#[test]
+fn cache_maintenance_of_any_kind_does_nothing() {
+    let (board, model) = modelled(1, Options::default());
+    let mut c = begin(&board);
+    // What stands for it is undefined here.
+    let code = Code {
+        base: CODE,
+        words: vec![0],
+    };
+    let mut rest = Code::at(CODE + 4);
+    rest.words = std::mem::take(&mut c.words);
+    rest.li(4, DATA).li(2, 7).str(2, 4, 0);
+    rest.psci(function::SYSTEM_OFF);
+    board.load(&code);
+    board.load(&rest);
+    let maintenance = abort::CACHE_MAINTENANCE | abort::WRITE | status::TRANSLATION | 3;
+    model.inject(VcpuExit::Exception(Exception {
+        syndrome: syndrome(class::DATA_ABORT_LOWER, maintenance),
+        virtual_address: 0x1000,
+        physical_address: 0x1000,
+    }));
+    board.run();
+    assert_eq!((board.get(DATA), board.log().len()), (7, 0));
 }
 
 /// HVC and SMC go on after themselves, once, whether the call is known or not.
@@ -323,8 +349,9 @@ fn written_pages_are_taken_while_the_guest_writes() {
     let mut vcpu = vcpu(&board, 0, CODE);
     let vm = board.vm.clone();
     let taker = std::thread::spawn(move || {
+        let start = Instant::now();
         let mut noted = 0;
-        for _ in 0..200 {
+        while noted < 50 && start.elapsed() < Duration::from_secs(30) {
             let taken = vm.take_writes(AREA, 4 * PAGE).unwrap();
             assert!(taken.is_empty() || taken == [(AREA, PAGE)]);
             noted += taken.len();
@@ -335,7 +362,7 @@ fn written_pages_are_taken_while_the_guest_writes() {
     });
     assert_eq!(vcpu.run(&*board), Exit::Kicked);
     let noted = taker.join().unwrap();
-    assert!(noted > 50, "{noted}");
+    assert_eq!(noted, 50);
     let state = vcpu.state().unwrap();
     assert!(board.get(AREA) + 1 >= state.x[2]);
 }
