@@ -30,7 +30,8 @@ fn ways() -> Vec<Translation> {
     ways
 }
 
-fn boards(cpus: u32) -> impl Iterator<Item = Arc<Board>> {
+/// A board for each.
+pub fn boards(cpus: u32) -> impl Iterator<Item = Arc<Board>> {
     ways()
         .into_iter()
         .map(move |way| Board::with(&Jit, cpus, way))

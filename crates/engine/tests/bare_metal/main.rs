@@ -4,6 +4,7 @@ mod assembler;
 mod attacks;
 mod board;
 mod debugging;
+mod litmus;
 mod programs;
 
 use dormer_engine::Engine;

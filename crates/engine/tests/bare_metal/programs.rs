@@ -162,7 +162,7 @@ const WINDOW: u64 = 0x8000_0000;
 const LAST_TABLE: u64 = TABLES + 0x2000;
 
 /// Tables of 4 KiB granules, 39 bits: RAM at its own address as a block, and [`WINDOW`] by pages.
-fn map_window(board: &Board, pages: &[u64]) {
+pub fn map_window(board: &Board, pages: &[u64]) {
     board.put(TABLES, NORMAL | 1);
     board.put(TABLES + 8, RAM | NORMAL | 1);
     board.put(TABLES + 16, (TABLES + 0x1000) | 3);
@@ -172,7 +172,7 @@ fn map_window(board: &Board, pages: &[u64]) {
     }
 }
 
-fn mmu_on(c: &mut Code) {
+pub fn mmu_on(c: &mut Code) {
     c.set(r::MAIR_EL1, 0xff)
         .set(r::TTBR0_EL1, TABLES)
         .set(r::TCR_EL1, 25 | 1 << 23 | 5 << 32);
