@@ -55,6 +55,10 @@ impl Output {
     }
 }
 
+/// The variable of the environment that says how Dormer is to run a machine whose command line does not: what -accel is
+/// given.
+pub const ACCELERATOR: &str = "DORMER_TEST_ACCEL";
+
 /// A command line under construction.
 pub struct Builder {
     program: PathBuf,
@@ -121,6 +125,13 @@ impl Builder {
         // A network is for those who ask for one: firmware would try to boot from it.
         if !given("-nic") && !given("-netdev") && !given("-net") {
             add.extend(["-nic".into(), "none".into()]);
+        }
+        let ours = self.program.file_name() == Some("dormer".as_ref());
+        if let Ok(accelerator) = std::env::var(ACCELERATOR)
+            && ours
+            && !given("-accel")
+        {
+            add.extend(["-accel".into(), accelerator]);
         }
         if self.qmp {
             add.extend([

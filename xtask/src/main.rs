@@ -10,6 +10,7 @@ mod look;
 mod setup;
 mod targets;
 mod test;
+mod tiers;
 
 use std::path::PathBuf;
 
@@ -32,6 +33,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Set up, then run all tests. Further arguments go to `cargo test`.
     Test(test::Arguments),
+    /// Run the tests of whole machines by each tier, with thresholds and caches of the least size: an hour.
+    Tiers(tiers::Arguments),
     /// Measure side by side with QEMU.
     Bench(bench::Arguments),
     /// Run random programs by generated code and by the interpreter, and compare.
@@ -58,6 +61,7 @@ fn main() -> Result<()> {
         }
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Tiers(arguments) => tiers::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Lockstep(arguments) => lockstep::run(&arguments),
         Task::Look(arguments) => look::run(&arguments),
