@@ -16,7 +16,7 @@ mod interpreter;
 pub mod mmu;
 mod pac;
 mod pmu;
-mod registers;
+pub mod registers;
 pub mod semantics;
 mod service;
 pub mod signals;

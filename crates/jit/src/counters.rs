@@ -14,6 +14,10 @@ pub struct Counters {
     /// Entries from the run loop, look-ups of addresses that the jump cache lacked, jumps linked.
     pub entries: u64,
     pub lookups: u64,
+    /// Of these: because something wanted attention; because the cache's entry is of another name, or of another address.
+    pub attended: u64,
+    pub other_name: u64,
+    pub other_address: u64,
     pub links: u64,
     /// Of the TLB, when last looked at.
     pub tlb: cpu::TlbCounts,
@@ -53,8 +57,13 @@ impl fmt::Display for Counters {
         )?;
         writeln!(
             f,
-            "entries {}, look-ups {}, links {}",
-            self.entries, self.lookups, self.links
+            "entries {}, links {}, look-ups {}: attention {}, other names {}, other addresses {}",
+            self.entries,
+            self.links,
+            self.lookups,
+            self.attended,
+            self.other_name,
+            self.other_address
         )?;
         let tlb = &self.tlb;
         writeln!(

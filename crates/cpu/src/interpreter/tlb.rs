@@ -15,7 +15,7 @@ use std::ptr::NonNull;
 use crate::tlbi::{Invalidate, Invalidation};
 
 /// Entries in a set.
-pub const ENTRIES: usize = 1024;
+pub const ENTRIES: usize = 4096;
 /// EL0 sets: address spaces remembered.
 const SPACES: usize = 16;
 /// More non-global entries in EL1's sets than these, and a switch empties the sets.

@@ -13,7 +13,7 @@ use crate::hypervisor::Event;
 use crate::world::World;
 
 /// SCTLR_EL1's controls of EL0.
-mod sctlr {
+pub mod sctlr {
     pub const UMA: u64 = 1 << 9;
     pub const DZE: u64 = 1 << 14;
     pub const UCT: u64 = 1 << 15;

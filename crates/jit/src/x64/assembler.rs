@@ -250,7 +250,7 @@ impl Assembler {
 
     /// Resolves jumps to labels. Every label jumped to must be bound.
     pub fn finish(&mut self) {
-        for fixup in std::mem::take(&mut self.fixups) {
+        for fixup in self.fixups.drain(..) {
             let target = self.labels[fixup.label.0 as usize];
             assert_ne!(target, UNBOUND, "a label that is jumped to is bound");
             let relative = target.wrapping_sub(fixup.at + 4);
@@ -464,6 +464,13 @@ impl Assembler {
     /// LOCK CMPXCHG of `size` bytes, expecting RAX.
     pub fn compare_exchange(&mut self, size: u8, to: Mem, new: Reg) {
         self.locked(size, 0xb0, to, new);
+    }
+
+    /// LOCK CMPXCHG16B: RDX:RAX is expected, RCX:RBX new.
+    pub fn compare_exchange_pair(&mut self, to: Mem) {
+        self.flags_changed = true;
+        self.byte(0xf0);
+        self.op0f(true, 0xc7, 1, to.into());
     }
 
     /// LOCK ADD of a small constant to 64 bits.

@@ -4,9 +4,9 @@
 
 use cpu::{AtomicOperation, Interpreter};
 
-use super::assembler::{Alu, Cc, Mem, RAX, Reg, ShiftOp};
+use super::assembler::{Alu, Cc, Label, Mem, RAX, RBX, RCX, RDI, RDX, RSI, Reg, ShiftOp};
 use super::emitter::{Emitter, Node, Place, Value};
-use super::frame;
+use super::frame::{self, SCRATCH};
 
 /// How often a load-exclusive looks whether a store-exclusive of another processor is done, before the interpreter waits.
 const PATIENCE: u64 = 100;
@@ -55,10 +55,7 @@ impl Emitter {
             O::Clear => Some(Alu::And),
             O::Xor => Some(Alu::Xor),
             O::Set => Some(Alu::Or),
-            _ => {
-                self.fail("atomic maximum");
-                None
-            }
+            O::SignedMax | O::SignedMin | O::UnsignedMax | O::UnsignedMin => None,
         };
         if self.failed.is_some() {
             return Value(0);
@@ -72,10 +69,11 @@ impl Emitter {
                 self.asm.fetch_add(size, memory, reg);
                 self.cut_to(size, reg, reg);
             }
-            (_, None) => {
+            (O::Swap, _) => {
                 self.asm.xchg(size, memory, reg);
                 self.cut_to(size, reg, reg);
             }
+            (_, None) => self.fetch_extreme(operation, memory, size, reg),
             (_, Some(alu)) => {
                 if operation == O::Clear {
                     self.asm.not(true, reg);
@@ -96,6 +94,36 @@ impl Emitter {
         self.node(Node::Register(reg))
     }
 
+    /// The larger or smaller of memory and a register to memory; what was there to the register.
+    fn fetch_extreme(&mut self, operation: AtomicOperation, memory: Mem, size: u8, operand: Reg) {
+        use AtomicOperation as O;
+        // The operand is taken where memory compares so with it.
+        let take = match operation {
+            O::SignedMax => Cc::L,
+            O::SignedMin => Cc::G,
+            O::UnsignedMax => Cc::B,
+            _ => Cc::A,
+        };
+        let signed = matches!(operation, O::SignedMax | O::SignedMin);
+        // RAX has what memory is expected to hold; compared are both with their signs in the upper bits, or zeros.
+        let extend = |e: &mut Emitter, to: Reg, from: Reg| match signed {
+            true => e.asm.load_sign_extended(true, size, to, from),
+            false => e.asm.load_zero_extended(size, to, from),
+        };
+        extend(self, operand, operand);
+        let new = self.take();
+        self.asm.load_zero_extended(size, RAX, memory);
+        let again = self.asm.label();
+        self.asm.bind(again);
+        extend(self, new, RAX);
+        self.asm.alu(Alu::Cmp, true, new, operand);
+        self.asm.cmov(take, true, new, operand);
+        self.asm.compare_exchange(size, memory, new);
+        self.asm.jcc(Cc::Ne, again);
+        self.cut_to(size, operand, RAX);
+        self.release(new);
+    }
+
     pub(super) fn swap_if(&mut self, place: Place, size: u8, expected: Value, new: Value) -> Value {
         if self.failed.is_some() {
             return Value(0);
@@ -114,9 +142,83 @@ impl Emitter {
         self.node(Node::Register(old))
     }
 
-    pub(super) fn load_exclusively(&mut self, place: Place, size: u8) -> Value {
+    /// A stack slot with a value.
+    fn put_by(&mut self, value: Value) -> Mem {
+        let reg = self.in_register(value);
+        let slot = self.take_slot();
+        self.asm.store(8, frame::slot(slot), reg.0);
+        self.release_if(reg);
+        frame::slot(slot)
+    }
+
+    /// Two words from memory to the low and the high half of a register; `t` is lost.
+    fn load_joined(&mut self, to: Reg, t: Reg, words: [Mem; 2]) {
+        self.asm.load(false, to, words[0]);
+        self.asm.load(false, t, words[1]);
+        self.asm.shift(ShiftOp::Shl, true, t, 32);
+        self.asm.alu(Alu::Or, true, to, t);
+    }
+
+    /// Swaps the pair at RSI if it is the expected one: ZF says whether, RAX and RDX are what was there (of pairs of words,
+    /// RAX). RCX is lost.
+    fn exchange_pair(&mut self, size: u8, expected: [Mem; 2], new: [Mem; 2]) {
+        let pair = Mem::at(RSI, 0);
+        if size == 4 {
+            self.load_joined(RAX, RDX, expected);
+            self.load_joined(RCX, RDX, new);
+            self.asm.compare_exchange(8, pair, RCX);
+            return;
+        }
+        // A guest register lives in RBX.
+        let kept = self.take_slot();
+        self.asm.store(8, frame::slot(kept), RBX);
+        self.asm.load(true, RAX, expected[0]);
+        self.asm.load(true, RDX, expected[1]);
+        self.asm.load(true, RBX, new[0]);
+        self.asm.load(true, RCX, new[1]);
+        self.asm.compare_exchange_pair(pair);
+        self.asm.load(true, RBX, frame::slot(kept));
+    }
+
+    pub(super) fn swap_pair_if(
+        &mut self,
+        place: Place,
+        size: u8,
+        expected: (Value, Value),
+        new: (Value, Value),
+    ) -> (Value, Value) {
         if self.failed.is_some() {
-            return Value(0);
+            return (Value(0), Value(0));
+        }
+        self.advance(place);
+        let expected = [self.put_by(expected.0), self.put_by(expected.1)];
+        let new = [self.put_by(new.0), self.put_by(new.1)];
+        self.asm.load(true, RSI, place.0);
+        self.exchange_pair(size, expected, new);
+        if size == 4 {
+            self.asm.load(true, RDX, RAX);
+            self.asm.shift(ShiftOp::Shr, true, RDX, 32);
+            self.asm.load(false, RAX, RAX);
+        }
+        // Nothing else is in registers any more.
+        SCRATCH.into_iter().for_each(|reg| self.release(reg));
+        self.asm.flags_changed = true;
+        let [first, second] = [RAX, RDX].map(|reg| {
+            let slot = self.take_slot();
+            self.asm.store(8, frame::slot(slot), reg);
+            self.node(Node::Slot(slot))
+        });
+        (first, second)
+    }
+
+    pub(super) fn load_exclusively(
+        &mut self,
+        place: Place,
+        size: u8,
+        pair: bool,
+    ) -> (Value, Value) {
+        if self.failed.is_some() {
+            return (Value(0), Value(0));
         }
         let version = self.version(place);
         let slow = self.slow_label();
@@ -135,14 +237,92 @@ impl Emitter {
         self.asm.bind(even);
         self.release(version);
         self.asm.store(8, frame::MONITOR_VERSION, seen);
-        self.asm.load_zero_extended(size, seen, Mem::at(place.0, 0));
+        let second = pair.then(|| self.take());
+        match second {
+            // A pair of words is read at once.
+            Some(second) if size == 4 => {
+                self.asm.load(true, second, Mem::at(place.0, 0));
+                self.asm.load(false, seen, second);
+                self.asm.shift(ShiftOp::Shr, true, second, 32);
+            }
+            // Of others the store-exclusive finds out if they do not belong together.
+            Some(second) => {
+                self.asm.load(true, seen, Mem::at(place.0, 0));
+                self.asm.load(true, second, Mem::at(place.0, 8));
+            }
+            None => self.asm.load_zero_extended(size, seen, Mem::at(place.0, 0)),
+        }
         self.asm.store(8, frame::MONITOR_VALUE, seen);
+        if let Some(second) = second {
+            self.asm.store(8, frame::MONITOR_SECOND, second);
+        }
         self.asm.store(8, frame::MONITOR_HOST, place.0);
-        self.asm
-            .store_constant(4, frame::MONITOR_BYTES, size.into());
+        let bytes = i32::from(size) << u32::from(pair);
+        self.asm.store_constant(4, frame::MONITOR_BYTES, bytes);
         self.asm.store_constant(1, frame::MONITOR_ARMED, 1);
         self.asm.flags_changed = true;
-        self.node(Node::Register(seen))
+        let first = self.node(Node::Register(seen));
+        let second = second.map(|reg| self.node(Node::Register(reg)));
+        (first, second.unwrap_or(first))
+    }
+
+    /// Goes to `failed` unless the monitor is armed for the place; it is not any more. The version it saw is in RAX then.
+    fn take_monitor(&mut self, place: Reg, bytes: i32, failed: Label) {
+        let asm = &mut self.asm;
+        asm.load_zero_extended(1, RAX, frame::MONITOR_ARMED);
+        asm.store_constant(1, frame::MONITOR_ARMED, 0);
+        asm.test(false, RAX, RAX);
+        asm.jcc(Cc::E, failed);
+        asm.alu(Alu::Cmp, true, place, frame::MONITOR_HOST);
+        asm.jcc(Cc::Ne, failed);
+        asm.load(false, RAX, frame::MONITOR_BYTES);
+        asm.alu_constant(Alu::Cmp, false, RAX, bytes);
+        asm.jcc(Cc::Ne, failed);
+        asm.load(true, RAX, frame::MONITOR_VERSION);
+        asm.test_byte(RAX, 1);
+        asm.jcc(Cc::Ne, failed);
+    }
+
+    /// The same of a pair.
+    pub(super) fn store_pair_exclusively(
+        &mut self,
+        place: Place,
+        size: u8,
+        value: (Value, Value),
+    ) -> Value {
+        if self.failed.is_some() {
+            return Value(0);
+        }
+        let new = [self.put_by(value.0), self.put_by(value.1)];
+        let odd = frame::slot(self.take_slot());
+        let version = self.version(place);
+        // Whichever registers both are in.
+        self.asm.load(true, RAX, version);
+        self.asm.load(true, RSI, place.0);
+        self.asm.load(true, RDI, RAX);
+        let (failed, done) = (self.asm.label(), self.asm.label());
+        self.take_monitor(RSI, 2 * i32::from(size), failed);
+        // Odd: at work.
+        self.asm.lea(true, RCX, Mem::at(RAX, 1));
+        self.asm.store(8, odd, RCX);
+        self.asm.compare_exchange(8, Mem::at(RDI, 0), RCX);
+        self.asm.jcc(Cc::Ne, failed);
+        let seen = [frame::MONITOR_VALUE, frame::MONITOR_SECOND];
+        self.exchange_pair(size, seen, new);
+        self.asm.setcc(Cc::Ne, RAX);
+        // As after a single one.
+        self.asm.load(true, RCX, odd);
+        self.asm.alu_constant(Alu::Add, true, RCX, 1);
+        self.asm.store(8, Mem::at(RDI, 0), RCX);
+        self.asm.load_zero_extended(1, RDX, RAX);
+        self.asm.jmp(done);
+        self.asm.bind(failed);
+        self.asm.constant(RDX, 1);
+        self.asm.bind(done);
+        self.asm.flags_changed = true;
+        SCRATCH.into_iter().for_each(|reg| self.release(reg));
+        self.take_this(RDX);
+        self.node(Node::Register(RDX))
     }
 
     /// The status: 0 if stored.
@@ -154,19 +334,8 @@ impl Emitter {
         let value = self.in_register(value);
         let status = self.take();
         let (failed, done) = (self.asm.label(), self.asm.label());
+        self.take_monitor(place.0, size.into(), failed);
         let asm = &mut self.asm;
-        asm.load_zero_extended(1, RAX, frame::MONITOR_ARMED);
-        asm.store_constant(1, frame::MONITOR_ARMED, 0);
-        asm.test(false, RAX, RAX);
-        asm.jcc(Cc::E, failed);
-        asm.alu(Alu::Cmp, true, place.0, frame::MONITOR_HOST);
-        asm.jcc(Cc::Ne, failed);
-        asm.load(false, RAX, frame::MONITOR_BYTES);
-        asm.alu_constant(Alu::Cmp, false, RAX, size.into());
-        asm.jcc(Cc::Ne, failed);
-        asm.load(true, RAX, frame::MONITOR_VERSION);
-        asm.test_byte(RAX, 1);
-        asm.jcc(Cc::Ne, failed);
         // Odd: at work.
         asm.lea(true, status, Mem::at(RAX, 1));
         asm.compare_exchange(8, Mem::at(version, 0), status);

@@ -1,6 +1,7 @@
 //! The interface of instruction semantics, for [`Emitter`].
 
 use aarch64::registers as r;
+use cpu::registers::sctlr;
 use cpu::vector::{self, Operation};
 use cpu::{
     Access, AccessKind, AtomicOperation, Barrier, Emit, Exception, Flow, Jump, Key, Order, Outcome,
@@ -112,6 +113,9 @@ impl Emitter {
             r::TTBR0_EL1 if !write => frame::TTBR0_EL1,
             r::TTBR1_EL1 if !write => frame::TTBR1_EL1,
             r::VBAR_EL1 if !write => frame::VBAR_EL1,
+            r::TCR_EL1 if !write => frame::TCR_EL1,
+            r::MAIR_EL1 if !write => frame::MAIR_EL1,
+            r::CPACR_EL1 if !write => frame::CPACR_EL1,
             r::CONTEXTIDR_EL1 if !write => frame::CONTEXTIDR_EL1,
             _ => return None,
         })
@@ -517,13 +521,12 @@ impl Emit for Emitter {
 
     fn compare_and_swap_pair(
         &mut self,
-        _: Place,
-        _: u8,
-        _: (Value, Value),
-        _: (Value, Value),
+        place: Place,
+        size: u8,
+        expected: (Value, Value),
+        new: (Value, Value),
     ) -> Result<(Value, Value), Never> {
-        self.fail("compare and swap of pairs");
-        Ok((Value(0), Value(0)))
+        Ok(self.swap_pair_if(place, size, expected, new))
     }
 
     fn load_exclusive(
@@ -532,12 +535,7 @@ impl Emit for Emitter {
         size: u8,
         pair: bool,
     ) -> Result<(Value, Value), Never> {
-        if pair {
-            self.fail("exclusive pairs");
-            return Ok((Value(0), Value(0)));
-        }
-        let value = self.load_exclusively(place, size);
-        Ok((value, value))
+        Ok(self.load_exclusively(place, size, pair))
     }
 
     fn store_exclusive(
@@ -547,11 +545,10 @@ impl Emit for Emitter {
         pair: bool,
         value: (Value, Value),
     ) -> Result<Value, Never> {
-        if pair {
-            self.fail("exclusive pairs");
-            return Ok(Value(0));
-        }
-        Ok(self.store_exclusively(place, size, value.0))
+        Ok(match pair {
+            true => self.store_pair_exclusively(place, size, value),
+            false => self.store_exclusively(place, size, value.0),
+        })
     }
 
     fn clear_exclusive(&mut self) {
@@ -580,11 +577,7 @@ impl Emit for Emitter {
     }
 
     fn zero_block(&mut self, _: u32, address: Value) -> Result<(), Never> {
-        if self.key.el == 0 {
-            // Whether it may is not part of the key.
-            self.fail("zero block");
-            return Ok(());
-        }
+        self.slow_unless_allowed(sctlr::DZE);
         let mask = self.constant(!63);
         let address = self.and(Width::W64, address, mask);
         let access = Access {
@@ -701,8 +694,10 @@ impl Emit for Emitter {
         })
     }
 
-    fn system(&mut self, _: u16, _: u32, _: Value) -> Outcome<Self> {
-        self.fail("sys");
+    fn system(&mut self, register: u16, _: u32, value: Value) -> Outcome<Self> {
+        if !self.clean_data_cache(register, value) {
+            self.fail("sys");
+        }
         Ok(Flow::Next)
     }
 

@@ -8,6 +8,8 @@
 //! An access that the TLB does not answer does the same at run time: as nothing was done before it, the interpreter executes
 //! the whole instruction in its place.
 
+use std::sync::Arc;
+
 use cpu::{Access, Flow, Key, Layout, Order, Width};
 
 use super::assembler::{
@@ -224,6 +226,8 @@ pub struct Emitter {
     pub asm: Assembler,
     pub thunks: Thunks,
     pub(super) features: HostFeatures,
+    /// What the guest's processor says that it is.
+    pub(super) identification: Arc<cpu::Features>,
     /// Causes by their number in generated code.
     pub causes: Vec<Cause>,
     pub(super) key: Key,
@@ -238,7 +242,7 @@ pub struct Emitter {
     /// Scratch registers in use, by number.
     busy: u16,
     pub(super) next_xmm: u8,
-    pub(super) next_slot: u8,
+    next_slot: u8,
     /// Of the instruction.
     pub(super) word: u32,
     pub(super) offset: u32,
@@ -311,9 +315,10 @@ pub(super) const OUT_OF_VECTORS: Cause = "out of vector registers";
 pub const BLOCK: usize = 96;
 
 impl Emitter {
-    pub fn new(features: HostFeatures) -> Emitter {
+    pub fn new(features: HostFeatures, identification: Arc<cpu::Features>) -> Emitter {
         Emitter {
             features,
+            identification,
             causes: Vec::new(),
             asm: Assembler::default(),
             thunks: Thunks::default(),
@@ -404,7 +409,7 @@ impl Emitter {
         self.vector_extents.clear();
         self.selections.clear();
         self.busy = 0;
-        self.next_xmm = self.homes.vectors.iter().flatten().count() as u8;
+        self.next_xmm = self.homes.vectors_taken;
         self.next_slot = 0;
         self.word = word;
         self.offset = offset;
@@ -512,6 +517,16 @@ impl Emitter {
                 RAX
             }
         }
+    }
+
+    /// A stack slot, to the end of the instruction.
+    pub(super) fn take_slot(&mut self) -> u8 {
+        if self.next_slot >= frame::SLOTS {
+            self.fail("out of slots");
+            self.next_slot = 0;
+        }
+        self.next_slot += 1;
+        self.next_slot - 1
     }
 
     pub(super) fn release(&mut self, reg: Reg) {
@@ -1615,7 +1630,8 @@ impl Emitter {
 
     /// Emits what is out of line.
     pub(super) fn finish_stubs(&mut self) {
-        for stub in std::mem::take(&mut self.stubs) {
+        let mut stubs = std::mem::take(&mut self.stubs);
+        for stub in stubs.drain(..) {
             match stub {
                 Stub::Interpret {
                     from,
@@ -1701,6 +1717,8 @@ impl Emitter {
                 }
             }
         }
+        // Its memory is for the next block's.
+        self.stubs = stubs;
     }
 
     /// Calls a function with the machine and up to two values; the result is in RAX. Only values in slots survive.
@@ -1717,13 +1735,6 @@ impl Emitter {
         self.asm.constant(RAX, function as u64);
         self.asm.call_to(self.thunks.call);
         self.asm.flags_changed = true;
-        if self.next_slot >= frame::SLOTS {
-            self.fail("out of slots");
-            self.next_slot = 0;
-        }
-        let slot = self.next_slot;
-        self.next_slot += 1;
-        self.asm.store(8, frame::slot(slot), RAX);
-        self.node(Node::Slot(slot))
+        self.result_in_slot()
     }
 }

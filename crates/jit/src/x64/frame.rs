@@ -73,6 +73,8 @@ pub struct Homes {
     /// 31 is the stack pointer.
     pub general: [Option<Reg>; 32],
     pub vectors: [Option<Xmm>; 32],
+    /// How many vectors have a home: in the host registers of the lowest numbers.
+    pub vectors_taken: u8,
 }
 
 impl Homes {
@@ -85,12 +87,14 @@ impl Homes {
         Homes {
             general,
             vectors: [None; 32],
+            vectors_taken: 0,
         }
     }
 }
 
-/// Entries of the jump cache.
-pub const JUMPS: usize = 8192;
+/// Entries of a jump cache. Linux has some thousands of targets in use at once; with 8192 entries nine of ten look-ups were
+/// because two of them had the same.
+pub const JUMPS: usize = 32768;
 
 /// Where code is, by virtual address.
 #[derive(Clone, Copy, Default)]
@@ -237,6 +241,9 @@ state_field! {
     TTBR0_EL1 ttbr0 1;
     TTBR1_EL1 ttbr1 1;
     VBAR_EL1 vbar 1;
+    TCR_EL1 tcr 1;
+    MAIR_EL1 mair 1;
+    CPACR_EL1 cpacr 1;
     CONTEXTIDR_EL1 contextidr 1;
 }
 
@@ -268,6 +275,9 @@ monitor_field! {
     MONITOR_VALUE value;
     MONITOR_VERSION version;
 }
+
+/// The other value of a pair.
+pub const MONITOR_SECOND: Mem = Mem::at(MONITOR_VALUE.base, MONITOR_VALUE.disp + 8);
 
 /// NZCV in bits 31:28 as [`Frame::flags`] has it.
 pub fn flags_to_host(nzcv: u32) -> u32 {

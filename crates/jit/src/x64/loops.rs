@@ -368,6 +368,7 @@ impl Loop {
         }
         for (xmm, n) in most_used(&vector_uses, vectors.into()).iter().enumerate() {
             homes.vectors[usize::from(*n)] = Some(Xmm(xmm as u8));
+            homes.vectors_taken += 1;
         }
         self.homes = homes;
     }

@@ -3,6 +3,7 @@
 //! A name ([`Frame::context`]) is made of the version of what translates addresses of code, the ASID where that matters, and
 //! the number of the key. It changes with exceptions and returns from them, and comes back with them; what the jump cache
 //! holds under it is good again then.
+#![allow(unsafe_code)] // the jump caches begin as zeros
 
 use cpu::Key;
 
@@ -32,9 +33,11 @@ pub struct Names {
 
 impl Names {
     pub fn new() -> Names {
-        let jumps = vec![[Jump::default(); JUMPS]; TABLES].into_boxed_slice();
+        // Memory that is not touched is not there: a mebibyte each.
+        let jumps = Box::new_zeroed_slice(TABLES);
         Names {
-            jumps,
+            // SAFETY: zeros are entries that hold nothing.
+            jumps: unsafe { jumps.assume_init() },
             used: [false; TABLES],
             keys: Vec::new(),
             recent: [None; RECENT],
@@ -71,9 +74,14 @@ impl Names {
         };
     }
 
+    /// The entry that may say where the code at an address is under a name.
+    pub fn entry(&self, pc: u64, context: u64) -> &Jump {
+        &self.jumps[Names::table_of(context)][slot(pc)]
+    }
+
     /// The code at an address under a name.
     fn find(&self, pc: u64, context: u64) -> Option<u64> {
-        let jump = &self.jumps[Names::table_of(context)][slot(pc)];
+        let jump = self.entry(pc, context);
         (jump.pc == pc && jump.context == context).then_some(jump.code)
     }
 

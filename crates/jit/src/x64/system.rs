@@ -1,6 +1,8 @@
 //! System registers and barriers in generated code.
 
 use aarch64::{Extension, registers as r};
+use cpu::registers::sctlr;
+use cpu::{Access, AccessKind, Order};
 
 use super::assembler::{Alu, Cc, Mem};
 use super::emitter::{Emitter, Node, Value};
@@ -79,16 +81,66 @@ impl Emitter {
         self.asm.flags_changed = true;
     }
 
-    /// Registers whose value does not change, of EL1.
-    pub(super) fn constant_register(&mut self, register: u16) -> Option<Value> {
-        if self.key.el != 1 {
-            return None;
+    /// At EL0, leaves the instruction to the interpreter if a bit of SCTLR_EL1 does not allow it: that is not part of the key.
+    pub(super) fn slow_unless_allowed(&mut self, bit: u64) {
+        if self.key.el != 0 {
+            return;
         }
-        Some(match register {
-            r::CURRENTEL => self.node(Node::Constant(4)),
-            r::SPSEL => self.node(Node::Constant(self.key.sp_sel.into())),
+        let slow = self.slow_label();
+        let at = bit.trailing_zeros();
+        let byte = Mem::at(
+            frame::SCTLR_EL1.base,
+            frame::SCTLR_EL1.disp + (at / 8) as i32,
+        );
+        self.asm.test_byte(byte, 1 << (at % 8));
+        self.asm.jcc(Cc::E, slow);
+    }
+
+    /// Registers whose value does not change.
+    pub(super) fn constant_register(&mut self, register: u16) -> Option<Value> {
+        let features = &self.identification;
+        let (op0, op1, crn, crm, _) = r::fields(register);
+        let constant = match register {
+            // 64 bytes.
+            r::DCZID_EL0 => {
+                self.slow_unless_allowed(sctlr::DZE);
+                4
+            }
+            r::CTR_EL0 => {
+                let value = features.ctr;
+                self.slow_unless_allowed(sctlr::UCT);
+                value
+            }
+            _ if self.key.el != 1 => return None,
+            r::CURRENTEL => 4,
+            r::SPSEL => self.key.sp_sel.into(),
+            r::MIDR_EL1 => features.midr,
+            r::CLIDR_EL1 => features.clidr,
+            _ if (op0, op1, crn) == (3, 0, 0) && (1..=7).contains(&crm) => {
+                features.id_register(register)
+            }
             _ => return None,
-        })
+        };
+        Some(self.node(Node::Constant(constant)))
+    }
+
+    /// Maintenance of the data cache by address does nothing, memory being coherent, but fault where the address cannot be
+    /// read; whether it is that.
+    pub(super) fn clean_data_cache(&mut self, register: u16, address: Value) -> bool {
+        if !matches!(register, r::DC_CVAC | r::DC_CVAU | r::DC_CIVAC) {
+            return false;
+        }
+        self.slow_unless_allowed(sctlr::UCI);
+        let access = Access {
+            bytes: 1,
+            size: 1,
+            kind: AccessKind::Read,
+            order: Order::Plain,
+            unprivileged: false,
+            sp_base: false,
+        };
+        self.look_up(address, access, None);
+        true
     }
 
     /// CNTVCT_EL0 and CNTPCT_EL0.

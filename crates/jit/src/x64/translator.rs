@@ -61,7 +61,7 @@ impl Translator {
         let cache = Cache::new(options.cache, options.perf_map.is_some(), &functions)?;
         let names = Names::new();
         let interpreter = Interpreter::new(core);
-        let mut emitter = Emitter::new(options.features);
+        let mut emitter = Emitter::new(options.features, interpreter.core().features.clone());
         emitter.thunks = *cache.thunks();
         let frame = Frame {
             operands: [0; 3],
@@ -352,7 +352,7 @@ extern "C" fn indirect(machine: *mut Machine, target: u64) -> usize {
     let m = unsafe { &mut *machine };
     m.after_code();
     m.interpreter.branch_to(target);
-    m.side.counters.lookups += 1;
+    m.count_lookup(target);
     // Not `resume`: what the jump cache knows may be the code that led here because it is not to be executed any more.
     m.go()
 }
@@ -396,6 +396,20 @@ extern "C" fn interpret(machine: *mut Machine, word: u32, site: u32) -> usize {
 }
 
 impl Machine {
+    /// Counts a look-up of an address, by why the jump cache did not do.
+    fn count_lookup(&mut self, target: u64) {
+        let jump = self.side.names.entry(target, self.frame.context);
+        let counters = &mut self.side.counters;
+        counters.lookups += 1;
+        if self.interpreter.wants_attention() {
+            counters.attended += 1;
+        } else if jump.pc != target {
+            counters.other_address += u64::from(jump.pc != 0);
+        } else {
+            counters.other_name += 1;
+        }
+    }
+
     /// Whether addresses mean what they did when the block was entered.
     fn still_here(&self) -> bool {
         self.side.names.version() == self.interpreter.code_version()

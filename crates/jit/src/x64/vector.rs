@@ -1264,12 +1264,7 @@ impl Emitter {
 
     /// The result of a function, kept from further calls.
     pub(super) fn result_in_slot(&mut self) -> Value {
-        if self.next_slot >= frame::SLOTS {
-            self.fail("out of slots");
-            return Value(0);
-        }
-        let slot = self.next_slot;
-        self.next_slot += 1;
+        let slot = self.take_slot();
         self.asm.store(8, frame::slot(slot), RAX);
         self.node(Node::Slot(slot))
     }
