@@ -92,7 +92,7 @@ struct Plan {
 impl Plan {
     fn new(arguments: &Arguments) -> Result<Plan, Failure> {
         let format = arguments.get("target-format").unwrap_or("raw");
-        let mut copy = CopyOptions::new(threads());
+        let mut copy = CopyOptions::new(REQUESTS);
         if let Some(text) = arguments.get("sparse-size") {
             let invalid = || {
                 Failure::message(
@@ -106,9 +106,7 @@ impl Plan {
             }
         }
         if let Some(text) = arguments.get("parallel") {
-            // So many requests are in flight at a time there; here a thread each, as far as they are of use.
-            let count = names::count(text, "number of coroutines", 1, 16)? as usize;
-            copy.threads = copy.threads.min(count);
+            copy.threads = names::count(text, "number of coroutines", 1, 16)? as usize;
         }
         if let Some(text) = arguments.get("rate") {
             copy.rate = Some(crate::number::size(text).map_err(|_| {
@@ -128,6 +126,9 @@ impl Plan {
             }
         }
         copy.compress = arguments.has("compress");
+        if copy.compress {
+            copy.threads = copy.threads.min(threads());
+        }
         copy.in_order = !arguments.has("oob-writes");
         copy.salvage = arguments.has("salvage");
         if copy.compress && !copy.in_order {
@@ -160,7 +161,11 @@ impl Plan {
     }
 }
 
-/// How many threads are of use.
+/// So many requests are on their way at a time unless `-m` says otherwise, a thread each: more than a host may have processors,
+/// since those that wait for a drive need none.
+const REQUESTS: usize = 8;
+
+/// How many threads are of use to work that does not wait.
 pub fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, |count| count.get().min(8))
 }
