@@ -27,6 +27,22 @@ pub trait Guarded: Send + Sync {
 
     /// Sends its clients away.
     fn disconnect(&self);
+
+    /// Where and how it can be reached.
+    fn info(&self) -> GuardedInfo;
+}
+
+/// What there is to say of a console on the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuardedInfo {
+    /// What to give a viewer: an address, or a socket's path.
+    pub location: String,
+    /// `ipv4`, `ipv6` or `unix`.
+    pub family: &'static str,
+    /// Whether it asks for a password.
+    pub password: bool,
+    /// Clients at present.
+    pub clients: usize,
 }
 
 /// A head of a device that may have several.

@@ -23,6 +23,6 @@ pub mod web;
 pub mod window;
 
 pub use controls::Controls;
-pub use display::{Display, Guarded};
+pub use display::{Display, Guarded, GuardedInfo};
 pub use frames::{Frame, Rectangle, TILE, Viewer};
 pub use seat::Seat;

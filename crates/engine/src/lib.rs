@@ -161,6 +161,12 @@ pub trait Vcpu {
         Ok(())
     }
 
+    /// What the engine has done for this processor so far, in lines for people; `None` if it keeps no count. Between runs
+    /// only.
+    fn report(&mut self) -> Option<String> {
+        None
+    }
+
     /// PSCI CPU_ON: power-on state, then to `entry` with `context` in X0 (DEN 0022, 6.4).
     fn start(&mut self, entry: u64, context: u64) -> Result<(), Error> {
         self.reset();

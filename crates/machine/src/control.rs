@@ -3,19 +3,25 @@
 //! Each processor has a thread ([`processor`]) that runs guest code while the gate is open. One control thread does
 //! what changes the whole machine: it closes the gate, waits until every processor has left its run, acts, and opens the
 //! gate again. Everybody else (QMP, consoles, PSCI, stalled disks) sends it [`Request`]s.
+//!
+//! What only a processor's own thread can tell ([`Handle::registers`], [`Handle::report`]) it is asked between two runs, or
+//! while it waits at the gate ([`Questions`]); nothing is stopped for that.
+
+mod questions;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, unbounded};
 use engine::psci::{Order, SystemRequest};
-use engine::{Debugger, Exit, Stop, Vcpu};
-use parking_lot::{Condvar, Mutex};
+use engine::{Debugger, Exit, State, Stop, Vcpu};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use storage::{Operation, Stall};
 
 use crate::board::Board;
+use questions::Questions;
 
 /// What the machine is doing. Names as QMP's `RunState`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +128,8 @@ pub enum ControlError {
     Ended,
     #[error("there is no processor {0}")]
     NoProcessor(u32),
+    #[error("{0}")]
+    Engine(#[from] engine::Error),
 }
 
 struct Gate {
@@ -145,6 +153,8 @@ pub(crate) struct Shared {
     requests: Sender<(Request, Sender<Result<(), ControlError>>)>,
     listeners: Mutex<Vec<Sender<(SystemTime, Event)>>>,
     threads: Mutex<Vec<u64>>,
+    /// By processor.
+    questions: Vec<Questions>,
 }
 
 /// A running machine. Dropping it ends it.
@@ -180,6 +190,7 @@ impl Machine {
             requests: send,
             listeners: Mutex::default(),
             threads: Mutex::new(vec![0; cpus as usize]),
+            questions: (0..cpus).map(|_| Questions::default()).collect(),
         });
         let handle = Handle {
             shared: shared.clone(),
@@ -256,6 +267,22 @@ impl Handle {
     /// Host thread numbers of the processors.
     pub fn processor_threads(&self) -> Vec<u64> {
         self.shared.threads.lock().clone()
+    }
+
+    /// All registers of a processor, whether the machine runs or not.
+    ///
+    /// # Errors
+    /// There is no such processor, the machine has ended, or the engine cannot tell.
+    pub fn registers(&self, cpu: u32) -> Result<State, ControlError> {
+        Ok(self.shared.ask_processor(cpu, |vcpu| vcpu.state())??)
+    }
+
+    /// What the engine has done for a processor, in lines for people: `None` from engines that keep no count.
+    ///
+    /// # Errors
+    /// There is no such processor, or the machine has ended.
+    pub fn report(&self, cpu: u32) -> Result<Option<String>, ControlError> {
+        self.shared.ask_processor(cpu, |vcpu| vcpu.report())
     }
 
     /// Stops the processors and the guest's time.
@@ -367,6 +394,32 @@ impl Shared {
         }
         drop(gate);
         self.board.clock.stop();
+    }
+
+    /// Has a question answered on a processor's thread.
+    fn ask_processor<T: Send + 'static>(
+        &self,
+        cpu: u32,
+        question: impl FnOnce(&mut dyn Vcpu) -> T + Send + 'static,
+    ) -> Result<T, ControlError> {
+        let questions = self.questions.get(cpu as usize);
+        let questions = questions.ok_or(ControlError::NoProcessor(cpu))?;
+        let (send, receive) = bounded(1);
+        questions.put(Box::new(move |vcpu| {
+            let _ = send.send(question(vcpu));
+        }));
+        loop {
+            self.board.vm.kick(cpu);
+            self.board.psci().interrupt(cpu);
+            // With the gate's lock, so that nobody who is about to wait there misses it.
+            drop(self.gate.lock());
+            self.moved.notify_all();
+            match receive.recv_timeout(Duration::from_millis(20)) {
+                Ok(answer) => return Ok(answer),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(ControlError::Ended),
+            }
+        }
     }
 
     fn go(&self) {
@@ -509,6 +562,8 @@ fn end(shared: &Shared, cause: Cause) -> Result<(), ControlError> {
 /// A processor's thread.
 fn processor(shared: &Shared, cpu: u32) {
     let board = &shared.board;
+    let questions = &shared.questions[cpu as usize];
+    let _closes = questions.closes();
     if let Some(thread) = shared.threads.lock().get_mut(cpu as usize) {
         *thread = thread_number();
     }
@@ -528,7 +583,7 @@ fn processor(shared: &Shared, cpu: u32) {
     loop {
         let mut gate = shared.gate.lock();
         while shared.close.load(Ordering::SeqCst) && gate.ended.is_none() {
-            shared.moved.wait(&mut gate);
+            wait_at(&mut gate, shared, questions, &mut processor);
         }
         if gate.ended.is_some() {
             return;
@@ -559,9 +614,23 @@ fn processor(shared: &Shared, cpu: u32) {
             // Only a reset makes it run again.
             let mut gate = shared.gate.lock();
             while gate.resets == resets && gate.ended.is_none() {
-                shared.moved.wait(&mut gate);
+                wait_at(&mut gate, shared, questions, &mut processor);
             }
         }
+    }
+}
+
+/// Waits until something at the gate has moved, or has answered what was asked.
+fn wait_at(
+    gate: &mut MutexGuard<'_, Gate>,
+    shared: &Shared,
+    questions: &Questions,
+    processor: &mut Processor,
+) {
+    if questions.any() {
+        MutexGuard::unlocked(gate, || questions.answer(&mut *processor.vcpu));
+    } else {
+        shared.moved.wait(gate);
     }
 }
 
@@ -576,7 +645,9 @@ impl Processor {
     /// Runs until the gate closes; a reason if the engine cannot go on.
     fn run(&mut self, shared: &Shared) -> Option<String> {
         let board = &shared.board;
+        let questions = &shared.questions[self.cpu as usize];
         while !shared.close.load(Ordering::SeqCst) {
+            questions.answer(&mut *self.vcpu);
             if !self.on {
                 match board.psci().wait(self.cpu) {
                     Order::Start { entry, context } => {

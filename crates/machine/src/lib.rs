@@ -10,7 +10,9 @@ pub mod description;
 
 use std::path::PathBuf;
 
-pub use board::{Board, DriveEntry, ImageEntry};
+pub use board::{
+    BarEntry, Board, DriveEntry, ImageEntry, NetworkEntry, NicEntry, PciEntry, UsbEntry,
+};
 pub use control::{Handle, Machine};
 use engine::{Engine, Features};
 

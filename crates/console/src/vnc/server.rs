@@ -5,7 +5,7 @@ use super::options::{FIRST_PORT, Share, VncAddress, VncOptions};
 use super::session;
 use crate::server::{Clients, Server, remove_dead_socket};
 use crate::stream::{Listener, Stream};
-use crate::{Display, Guarded};
+use crate::{Display, Guarded, GuardedInfo};
 use parking_lot::Mutex;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
@@ -46,6 +46,8 @@ pub struct VncServer {
 pub(super) struct Shared {
     pub(super) display: Arc<Display>,
     pub(super) name: String,
+    location: String,
+    family: &'static str,
     share: Share,
     password: Option<Mutex<Password>>,
     /// Greeted or not.
@@ -86,6 +88,15 @@ impl Guarded for Shared {
     fn disconnect(&self) {
         self.clients.shut_down();
     }
+
+    fn info(&self) -> GuardedInfo {
+        GuardedInfo {
+            location: self.location.clone(),
+            family: self.family,
+            password: self.password.is_some(),
+            clients: self.clients.count(),
+        }
+    }
 }
 
 impl VncServer {
@@ -99,6 +110,16 @@ impl VncServer {
         let shared = Arc::new(Shared {
             display,
             name: options.name.clone(),
+            location: match (&socket, &path) {
+                (Some(socket), _) => socket.to_string(),
+                (None, Some(path)) => path.display().to_string(),
+                (None, None) => String::new(),
+            },
+            family: match &socket {
+                Some(SocketAddr::V4(_)) => "ipv4",
+                Some(SocketAddr::V6(_)) => "ipv6",
+                None => "unix",
+            },
             share: options.share,
             password: options.password.then(Mutex::default),
             clients: Arc::default(),

@@ -181,6 +181,11 @@ trait Executor {
     fn run(&mut self, world: &dyn World) -> cpu::Exit;
     fn interpreter(&self) -> &Interpreter;
     fn interpreter_mut(&mut self) -> &mut Interpreter;
+
+    /// See [`Vcpu::report`].
+    fn report(&mut self) -> Option<String> {
+        None
+    }
 }
 
 impl Executor for Interpreter {
@@ -232,5 +237,9 @@ impl<E: Executor> Vcpu for JitVcpu<E> {
         let core = self.0.interpreter_mut().core_mut();
         core.set_debugger(wanted.clone());
         Ok(())
+    }
+
+    fn report(&mut self) -> Option<String> {
+        self.0.report()
     }
 }

@@ -70,4 +70,8 @@ impl Executor for Translator {
     fn interpreter_mut(&mut self) -> &mut Interpreter {
         Translator::interpreter_mut(self)
     }
+
+    fn report(&mut self) -> Option<String> {
+        Some(self.counters().to_string())
+    }
 }

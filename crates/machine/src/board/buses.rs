@@ -39,6 +39,8 @@ pub struct Plugged {
     pub devices: Vec<Arc<dyn Device>>,
     pub drives: Vec<DriveEntry>,
     pub links: Links,
+    /// USB controllers, in order.
+    pub usb: Vec<Arc<Xhci>>,
     /// Firmware's names of devices with a `bootindex`, in order.
     pub boot_order: Vec<BootDevice>,
 }
@@ -105,6 +107,7 @@ pub fn plug(
                 let xhci = Xhci::new(config, around.dma.clone(), around.clock.clone())
                     .map_err(|e| fail(e.to_string()))?;
                 let slot = on_bus(around, device, xhci.clone()).map_err(|e| fail(e.to_string()))?;
+                plugged.usb.push(xhci.clone());
                 controllers.push(Controller {
                     id: device.id.clone(),
                     slot,
@@ -220,7 +223,7 @@ pub fn plug(
             Kind::UsbNcm { netdev, mac } => {
                 let link = plugged
                     .links
-                    .take(netdev.as_deref(), &name)
+                    .take(netdev.as_deref(), &name, model, *mac)
                     .map_err(|why| fail(format!("Property 'usb-ncm.netdev' {why}")))?;
                 let config = usb::ncm::Config {
                     name: name.clone(),
@@ -238,7 +241,7 @@ pub fn plug(
             } => {
                 let link = plugged
                     .links
-                    .take(netdev.as_deref(), &name)
+                    .take(netdev.as_deref(), &name, model, config.mac)
                     .map_err(|why| fail(format!("Property 'virtio-net-device.netdev' {why}")))?;
                 let options = virtio::PciOptions {
                     disable_legacy: *modern_only,

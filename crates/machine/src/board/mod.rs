@@ -3,6 +3,7 @@
 mod buses;
 mod drives;
 mod firmware_files;
+mod inventory;
 mod kernel_gic;
 mod layout;
 mod medium;
@@ -28,8 +29,10 @@ use gic::{CpuLines, InterruptController};
 use memory::{AddressSpace, Mapping, Ram};
 use parking_lot::Mutex;
 use storage::Stall;
+use usb::xhci::Xhci;
 
 pub use drives::{DriveEntry, ImageEntry};
+pub use inventory::{BarEntry, NetworkEntry, NicEntry, PciEntry, UsbEntry};
 
 use crate::BuildError;
 use crate::description::{AcpiChoice, Description, GicChoice};
@@ -69,6 +72,7 @@ pub struct Board {
     drives: Vec<DriveEntry>,
     audios: Vec<Arc<Audio>>,
     links: network::Links,
+    usb: Vec<Arc<Xhci>>,
     _flash_locks: Vec<File>,
     on_stall: StallHook,
     on_system_request: SystemHook,
@@ -321,6 +325,7 @@ impl Board {
             drives: plugged.drives,
             audios,
             links: plugged.links,
+            usb: plugged.usb,
             _flash_locks: flash_locks,
             on_stall,
             on_system_request,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use network::pcap::Dump;
 use network::{Backend, Link};
 
+use super::inventory::{NetworkEntry, NicEntry};
 use crate::BuildError;
 use crate::description::{Filter, Network, NetworkKind};
 
@@ -13,8 +14,8 @@ use crate::description::{Filter, Network, NetworkKind};
 #[derive(Default)]
 pub struct Links {
     by_id: HashMap<String, Arc<Link>>,
-    /// Names of NICs, and the wires they are on.
-    nics: Vec<(String, Arc<Link>)>,
+    /// NICs, and the wires they are on.
+    nics: Vec<(NicEntry, Arc<Link>)>,
 }
 
 impl Links {
@@ -42,7 +43,13 @@ impl Links {
     }
 
     /// The wire of a back end, for a NIC with this name; without a back end one that leads nowhere.
-    pub fn take(&mut self, netdev: Option<&str>, name: &str) -> Result<Arc<Link>, String> {
+    pub fn take(
+        &mut self,
+        netdev: Option<&str>,
+        name: &str,
+        model: &'static str,
+        mac: [u8; 6],
+    ) -> Result<Arc<Link>, String> {
         let link = match netdev {
             Some(id) => self
                 .by_id
@@ -51,13 +58,34 @@ impl Links {
                 .ok_or_else(|| format!("can't find value '{id}'"))?,
             None => Link::new(name),
         };
-        self.nics.push((name.into(), link.clone()));
+        let nic = NicEntry {
+            name: name.into(),
+            model,
+            mac,
+        };
+        self.nics.push((nic, link.clone()));
         Ok(link)
+    }
+
+    /// All wires: first those of NICs, in their order.
+    pub fn entries(&self) -> Vec<NetworkEntry> {
+        let entry = |nic: Option<&NicEntry>, link: &Arc<Link>| NetworkEntry {
+            nic: nic.cloned(),
+            backend: link.backend().map(|b| (link.id().to_string(), b.info())),
+            up: link.is_up(),
+        };
+        let nics = self.nics.iter().map(|(nic, link)| entry(Some(nic), link));
+        let taken = |link: &Arc<Link>| self.nics.iter().any(|(_, l)| Arc::ptr_eq(l, link));
+        let mut alone: Vec<_> = self.by_id.values().filter(|link| !taken(link)).collect();
+        alone.sort_by_key(|link| link.id());
+        nics.chain(alone.into_iter().map(|link| entry(None, link)))
+            .collect()
     }
 
     /// Cuts or mends a wire, by its back end's id or its NIC's name: whether there is such a thing (QMP `set_link`).
     pub fn set_link(&self, name: &str, up: bool) -> bool {
-        let nic = self.nics.iter().find(|(n, _)| n == name).map(|(_, l)| l);
+        let nic = self.nics.iter().find(|(n, _)| n.name == name);
+        let nic = nic.map(|(_, link)| link);
         match self.by_id.get(name).or(nic) {
             Some(link) => {
                 link.set_up(up);
