@@ -12,6 +12,9 @@ pub trait SerialInput: Send + Sync {
     /// Takes as many of `bytes` as fit into the receive FIFO and says how many.
     fn receive(&self, bytes: &[u8]) -> usize;
 
+    /// The line is at a break condition for a moment: no character, but an event that drivers know.
+    fn receive_break(&self) {}
+
     /// Called once there is room again after [`SerialInput::receive`] took less than all.
     fn on_room(&self, callback: Box<dyn Fn() + Send + Sync>);
 }

@@ -1,22 +1,24 @@
-//! Ctrl-A on a terminal that is the guest's: the way out of it.
+//! Ctrl-A on a terminal that is the guest's, or the monitor's: what is meant for neither.
 
 /// What a typed byte means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Typed {
-    /// It goes to the guest.
-    Guest(u8),
+    /// It goes to whatever has the keyboard.
+    Here(u8),
     /// Nothing as yet.
     Nothing,
     /// Ctrl-A h: what there is is to be told.
     Help,
     /// Ctrl-A x: the machine is to end.
     Quit,
+    /// Ctrl-A b: the guest's serial line is to see a break.
+    Break,
     /// Ctrl-A c: the other side of the terminal, the monitor, is wanted.
     Monitor,
 }
 
 /// What Ctrl-A h tells.
-pub const HELP: &str = "\r\nC-a h    print this help\r\nC-a x    exit emulator\r\nC-a c    switch between console and \
+pub const HELP: &str = "\r\nC-a h    print this help\r\nC-a x    exit emulator\r\nC-a b    send break (magic sysrq)\r\nC-a c    switch between console and \
     monitor\r\nC-a C-a  sends C-a\r\n";
 
 const CTRL_A: u8 = 1;
@@ -35,13 +37,14 @@ impl Escape {
             return if self.armed {
                 Typed::Nothing
             } else {
-                Typed::Guest(byte)
+                Typed::Here(byte)
             };
         }
         match byte {
-            CTRL_A => Typed::Guest(CTRL_A),
+            CTRL_A => Typed::Here(CTRL_A),
             b'x' => Typed::Quit,
             b'h' | b'?' => Typed::Help,
+            b'b' => Typed::Break,
             b'c' => Typed::Monitor,
             _ => Typed::Nothing,
         }
@@ -55,22 +58,24 @@ mod tests {
     #[test]
     fn commands() {
         let mut escape = Escape::default();
-        let typed: Vec<Typed> = b"a\x01\x01b\x01h\x01z\x01c\x01x"
+        let typed: Vec<Typed> = b"a\x01\x01b\x01h\x01z\x01c\x01b\x01x"
             .iter()
             .map(|byte| escape.feed(*byte))
             .collect();
         use Typed::*;
         let expected = [
-            Guest(b'a'),
+            Here(b'a'),
             Nothing,
-            Guest(1),
-            Guest(b'b'),
+            Here(1),
+            Here(b'b'),
             Nothing,
             Help,
             Nothing,
             Nothing,
             Nothing,
             Monitor,
+            Nothing,
+            Break,
             Nothing,
             Quit,
         ];

@@ -11,7 +11,7 @@ mod terminal;
 
 pub use escape::{Escape, Typed};
 pub use options::{SerialSpec, SpecError, parse_chardev};
-pub use port::{Hooks, OpenPortError, SerialPort};
+pub use port::{Hooks, OpenPortError, OtherSide, SerialPort};
 pub use terminal::{RawTerminal, restore_on_signals, restore_terminal};
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 /// What the guest has sent and nobody has taken: beyond this, the oldest is dropped.
@@ -32,12 +33,25 @@ pub enum OpenPortError {
     Chardev(String),
 }
 
+/// What was typed and the guest has not taken: pieces, most of them a key. Beyond it the keyboard waits.
+const TYPED: usize = 4096;
+
 /// What keys of a multiplexed terminal do. They are called on the port's own thread.
 pub struct Hooks {
     /// Ctrl-A x.
     pub quit: Box<dyn Fn() + Send + Sync>,
-    /// Ctrl-A c; `None` while there is no monitor, which the user is then told.
-    pub monitor: Option<Box<dyn Fn() + Send + Sync>>,
+    /// Ctrl-A c; `None` where there is no monitor, which the user is then told.
+    pub monitor: Option<Box<dyn OtherSide>>,
+}
+
+/// What the keyboard of a multiplexed terminal belongs to after Ctrl-A c, until the next. What the guest sends is shown all
+/// the same. The port's own thread calls it, and nothing else is typed meanwhile.
+pub trait OtherSide: Send {
+    /// It has the keyboard now: what is to be shown.
+    fn enter(&mut self) -> Vec<u8>;
+
+    /// Takes what was typed: what is to be shown.
+    fn typed(&mut self, bytes: &[u8]) -> Vec<u8>;
 }
 
 impl Default for Hooks {
@@ -210,29 +224,26 @@ impl SerialPort {
         let output = File::from(rustix::stdio::stdout().try_clone_to_owned()?);
         self.shared.start_writer(Box::new(output))?;
         let shared = self.shared.clone();
-        let mut escape = mux.then(Escape::default);
+        if !mux {
+            return shared.clone().spawn("serial input", move || {
+                shared.read_all(Box::new(input), Shared::feed);
+            });
+        }
+        // A guest that takes nothing, as one that is stopped, is not to be in the way of the keys that are not its own.
+        let (guest, typed) = sync_channel::<Vec<u8>>(TYPED);
+        let feeding = shared.clone();
+        shared.clone().spawn("serial feed", move || {
+            while typed.recv().is_ok_and(|bytes| feeding.feed(&bytes)) {}
+        })?;
+        let mut terminal = Multiplexer {
+            escape: Escape::default(),
+            hooks,
+            guest,
+            other_side: false,
+        };
         shared.clone().spawn("serial input", move || {
-            shared.read_all(Box::new(input), |shared, bytes| match &mut escape {
-                None => shared.feed(bytes),
-                Some(escape) => bytes.iter().all(|byte| match escape.feed(*byte) {
-                    Typed::Guest(byte) => shared.feed(&[byte]),
-                    Typed::Nothing => true,
-                    Typed::Help => {
-                        shared.print(HELP.as_bytes());
-                        true
-                    }
-                    Typed::Quit => {
-                        (hooks.quit)();
-                        true
-                    }
-                    Typed::Monitor => {
-                        match &hooks.monitor {
-                            Some(monitor) => monitor(),
-                            None => shared.print(b"\r\nthere is no monitor on this terminal\r\n"),
-                        }
-                        true
-                    }
-                }),
+            shared.read_all(Box::new(input), |shared, bytes| {
+                terminal.take(shared, bytes)
             });
         })
     }
@@ -305,6 +316,65 @@ impl SerialPort {
                 }
             }
         })
+    }
+}
+
+/// A terminal that is the guest's and the monitor's, in turn.
+struct Multiplexer {
+    escape: Escape,
+    hooks: Hooks,
+    guest: SyncSender<Vec<u8>>,
+    /// The monitor has the keyboard.
+    other_side: bool,
+}
+
+impl Multiplexer {
+    /// Takes what was typed. False once the port has ended.
+    fn take(&mut self, shared: &Shared, bytes: &[u8]) -> bool {
+        // What has the same receiver goes there in one piece.
+        let mut together = Vec::new();
+        for byte in bytes {
+            match self.escape.feed(*byte) {
+                Typed::Here(byte) => together.push(byte),
+                Typed::Nothing => {}
+                command => {
+                    if !self.pass(shared, std::mem::take(&mut together)) {
+                        return false;
+                    }
+                    self.command(shared, command);
+                }
+            }
+        }
+        self.pass(shared, together)
+    }
+
+    fn pass(&mut self, shared: &Shared, bytes: Vec<u8>) -> bool {
+        match &mut self.hooks.monitor {
+            _ if bytes.is_empty() => true,
+            Some(monitor) if self.other_side => {
+                shared.print(&monitor.typed(&bytes));
+                true
+            }
+            _ => self.guest.send(bytes).is_ok(),
+        }
+    }
+
+    fn command(&mut self, shared: &Shared, command: Typed) {
+        match command {
+            Typed::Help => shared.print(HELP.as_bytes()),
+            Typed::Quit => (self.hooks.quit)(),
+            Typed::Break => shared.send_break(),
+            Typed::Monitor => match &mut self.hooks.monitor {
+                Some(monitor) => {
+                    self.other_side = !self.other_side;
+                    if self.other_side {
+                        shared.print(&monitor.enter());
+                    }
+                }
+                None => shared.print(b"\r\nthere is no monitor on this terminal\r\n"),
+            },
+            Typed::Here(_) | Typed::Nothing => {}
+        }
     }
 }
 
@@ -412,6 +482,14 @@ impl Shared {
         true
     }
 
+    /// Tells the UART of a break condition; one that has no room for it misses it.
+    fn send_break(&self) {
+        let uart = self.input.lock().uart.clone();
+        if let Some(uart) = uart {
+            uart.receive_break();
+        }
+    }
+
     /// Reads until the other end is gone, or `each` returns false.
     fn read_all(
         &self,
@@ -511,5 +589,82 @@ impl Shared {
             self.moved.wait(&mut output);
         }
         !output.ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// Says what it gets.
+    struct Other;
+
+    impl OtherSide for Other {
+        fn enter(&mut self) -> Vec<u8> {
+            b"<in>".to_vec()
+        }
+
+        fn typed(&mut self, bytes: &[u8]) -> Vec<u8> {
+            [b"<", bytes, b">"].concat()
+        }
+    }
+
+    fn shared() -> Shared {
+        Shared {
+            output: Mutex::default(),
+            moved: Condvar::new(),
+            input: Mutex::default(),
+            room: Condvar::new(),
+        }
+    }
+
+    #[test]
+    fn the_keyboard_changes_sides_whatever_the_guest_does() {
+        let shared = shared();
+        let ended = Arc::new(AtomicBool::new(false));
+        let told = ended.clone();
+        // Nobody takes what is typed for the guest: it waits.
+        let (guest, typed) = sync_channel(TYPED);
+        let mut terminal = Multiplexer {
+            escape: Escape::default(),
+            hooks: Hooks {
+                quit: Box::new(move || told.store(true, Ordering::SeqCst)),
+                monitor: Some(Box::new(Other)),
+            },
+            guest,
+            other_side: false,
+        };
+        for _ in 0..40 {
+            assert!(terminal.take(&shared, b"x"));
+        }
+        assert!(terminal.take(&shared, b"y\x01\x01z\x01cinfo\n\x01"));
+        assert!(terminal.take(&shared, b"cback"));
+        let guest: Vec<u8> = typed.try_iter().flatten().collect();
+        assert_eq!(guest, [&[b'x'; 40][..], b"y\x01zback"].concat());
+        let shown: Vec<u8> = shared.output.lock().bytes.iter().copied().collect();
+        assert_eq!(shown, b"<in><info\n>");
+        assert!(!ended.load(Ordering::SeqCst));
+        assert!(terminal.take(&shared, b"\x01x"));
+        assert!(ended.load(Ordering::SeqCst));
+        // The port has ended.
+        drop(typed);
+        assert!(!terminal.take(&shared, b"x"));
+    }
+
+    #[test]
+    fn without_a_monitor_the_keyboard_stays() {
+        let shared = shared();
+        let (guest, typed) = sync_channel(TYPED);
+        let mut terminal = Multiplexer {
+            escape: Escape::default(),
+            hooks: Hooks::default(),
+            guest,
+            other_side: false,
+        };
+        assert!(terminal.take(&shared, b"\x01ca"));
+        assert_eq!(typed.try_recv().unwrap(), b"a");
+        let shown: Vec<u8> = shared.output.lock().bytes.iter().copied().collect();
+        assert!(shown.starts_with(b"\r\nthere is no monitor"));
     }
 }

@@ -41,6 +41,8 @@ impl Default for Config {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     receive: VecDeque<u8>,
+    /// Places in `receive` of the characters that stand for a break, in order.
+    breaks: VecDeque<usize>,
     /// The next character read carries the overrun flag.
     overrun: bool,
     rsr: u32,
@@ -65,6 +67,7 @@ impl State {
     pub fn power_on(_: &Config) -> State {
         State {
             receive: VecDeque::new(),
+            breaks: VecDeque::new(),
             overrun: false,
             rsr: 0,
             ilpr: 0,
@@ -153,9 +156,29 @@ impl State {
         self.timeout = Some(now.saturating_add(self.timeout_length(clock)));
     }
 
+    /// A break: a character of zeroes with a flag (DDI 0183G, 3.3.1: one is loaded for each). Without room it is lost.
+    fn put_break(&mut self, now: u64, clock: u32) {
+        let place = self.receive.len();
+        if place < self.depth() {
+            self.breaks.push_back(place);
+            self.ris |= INT_BE;
+        }
+        self.put(0, now, clock);
+    }
+
     fn take(&mut self, now: u64, clock: u32) -> u32 {
         let byte = self.receive.pop_front();
         let mut value = u32::from(byte.unwrap_or(0));
+        let is_break = byte.is_some() && self.breaks.front() == Some(&0);
+        if is_break {
+            self.breaks.pop_front();
+            value |= DR_BE;
+        }
+        // UARTRSR tells of the character that was read last, but for the overrun (3.3.2).
+        self.rsr = self.rsr & !RSR_BE | if is_break { RSR_BE } else { 0 };
+        if byte.is_some() {
+            self.breaks.iter_mut().for_each(|place| *place -= 1);
+        }
         if std::mem::take(&mut self.overrun) {
             value |= DR_OE;
         }
@@ -241,6 +264,16 @@ impl Pl011 {
     /// Takes over a saved state.
     pub fn restore(&self, mut state: State) {
         state.receive.truncate(state.depth());
+        // Places ascend, and are taken one by one.
+        let length = state.receive.len();
+        let mut above = None;
+        state.breaks.retain(|place| {
+            let good = *place < length && above.is_none_or(|above| *place > above);
+            if good {
+                above = Some(*place);
+            }
+            good
+        });
         state.ibrd &= 0xffff;
         state.fbrd &= 0x3f;
         let mut now = self.state.lock();
@@ -343,6 +376,7 @@ impl Registers for Pl011 {
                 // Drivers empty the FIFOs by turning them off and on.
                 if (state.lcr_h ^ new) & LCR_H_FEN != 0 {
                     state.receive.clear();
+                    state.breaks.clear();
                     state.overrun = false;
                     state.ris &= !(INT_RX | INT_RT);
                     state.timeout = None;
@@ -402,6 +436,12 @@ impl SerialInput for Pl011 {
         state.starved |= taken < bytes.len();
         self.update(&state);
         taken
+    }
+
+    fn receive_break(&self) {
+        let mut state = self.state.lock();
+        state.put_break(self.clock.now(), self.config.clock);
+        self.update(&state);
     }
 
     fn on_room(&self, callback: Box<dyn Fn() + Send + Sync>) {

@@ -36,6 +36,10 @@ pub const PERIPHERAL_ID: [u8; 4] = [0x11, 0x10, 0x14, 0x00];
 /// Depth of each FIFO for that revision (1.2).
 pub const FIFO_DEPTH: usize = 16;
 
+/// UARTDR: a break.
+pub const DR_BE: u32 = 1 << 10;
+/// UARTRSR: a break.
+pub const RSR_BE: u32 = 1 << 2;
 /// UARTDR and UARTRSR: overrun.
 pub const DR_OE: u32 = 1 << 11;
 /// UARTRSR: overrun.
@@ -70,6 +74,8 @@ pub const INT_RX: u32 = 1 << 4;
 pub const INT_TX: u32 = 1 << 5;
 /// Receive timeout.
 pub const INT_RT: u32 = 1 << 6;
+/// Break.
+pub const INT_BE: u32 = 1 << 9;
 /// Overrun.
 pub const INT_OE: u32 = 1 << 10;
 /// All of them.

@@ -156,6 +156,37 @@ fn reset_is_power_on() {
 }
 
 #[test]
+fn a_break_is_a_character_with_a_flag() {
+    let b = bench();
+    b.write(UARTLCR_H, LCR_H_FEN);
+    b.write(UARTIMSC, INT_BE);
+    b.uart.receive(b"a");
+    assert!(!b.level());
+    b.uart.receive_break();
+    b.uart.receive(b"h");
+    assert!(b.level());
+    b.write(UARTICR, INT_BE);
+    assert!(!b.level());
+    assert_eq!(b.read(UARTDR), u32::from(b'a'));
+    assert_eq!(b.read(UARTRSR_ECR), 0);
+    assert_eq!(b.read(UARTDR), DR_BE);
+    assert_eq!(b.read(UARTRSR_ECR), RSR_BE);
+    assert_eq!(b.read(UARTDR), u32::from(b'h'));
+    assert_eq!(b.read(UARTRSR_ECR), 0);
+    assert_eq!(b.read(UARTFR) & FR_RXFE, FR_RXFE);
+}
+
+#[test]
+fn a_break_without_room_is_an_overrun() {
+    let b = bench();
+    b.uart.receive(b"x");
+    b.uart.receive_break();
+    assert_eq!(b.read(UARTRIS) & (INT_BE | INT_OE), INT_OE);
+    assert_eq!(b.read(UARTDR), DR_OE | u32::from(b'x'));
+    assert_eq!(b.read(UARTDR), 0);
+}
+
+#[test]
 fn a_snapshot_round_trips() {
     let b = bench();
     b.write(UARTLCR_H, LCR_H_FEN);
@@ -180,10 +211,12 @@ proptest! {
             match kind & 3 {
                 0 => drop(b.uart.read(access)),
                 1 | 2 => b.uart.write(access, value & access.mask()),
+                _ if value & 7 == 0 => b.uart.receive_break(),
                 _ => drop(b.uart.receive(&value.to_le_bytes())),
             }
             let state = b.uart.state.lock();
             prop_assert!(state.receive.len() <= FIFO_DEPTH);
+            prop_assert!(state.breaks.iter().all(|place| *place < state.receive.len()));
             prop_assert_eq!(b.level(), state.ris & state.imsc != 0);
         }
     }
