@@ -10,9 +10,11 @@ use storage::{Cache, Discard, Format, ImageOptions, OnError, Policy};
 use crate::Error;
 use crate::catalog::{self, BusKind};
 use crate::keyval::{KeyValues, parse_bool, parse_number, parse_size};
+use crate::monitor::Place;
 use crate::network::Networks;
 use crate::options::{Given, split};
 use crate::rtc;
+use crate::servers::Address;
 use crate::sound::Sound;
 
 mod tpm;
@@ -44,8 +46,8 @@ pub struct CommandLine {
     pub drive_options: Vec<(String, String)>,
     /// What the user is told, a line each, before the machine runs.
     pub warnings: Vec<String>,
-    /// The console on standard output has QEMU's escape (Ctrl-A).
-    pub nographic: bool,
+    /// Where the monitor is spoken with.
+    pub monitors: Vec<Place>,
 }
 
 /// Where the screen is shown.
@@ -128,6 +130,7 @@ pub fn parse(arguments: &[String]) -> Result<Request, Error> {
         }
         .map_err(|e| at(e, option))?;
     }
+    standard_input(&mut line, &given)?;
     for pending in &mut drives {
         pending.drive.snapshot |= snapshot;
     }
@@ -190,6 +193,39 @@ pub fn parse(arguments: &[String]) -> Result<Request, Error> {
         Some(path) => Request::DumpDtb(line, path),
         None => Request::Run(line),
     })
+}
+
+/// What `-nographic` puts on standard input and output, which only one can have.
+fn standard_input(line: &mut CommandLine, given: &[Given]) -> Result<(), Error> {
+    use console::serial::SerialSpec;
+    let option = |name| given.iter().rfind(|g| g.name == name);
+    let serial = line.machine.serial.as_deref();
+    let serial = serial.and_then(|text| SerialSpec::parse(text).ok());
+    let taken = matches!(serial, Some(SerialSpec::Stdio { .. }));
+    if option("nographic").is_some() {
+        match (serial.is_some(), option("monitor").is_some()) {
+            (false, false) => line.machine.serial = Some("mon:stdio".into()),
+            // The keyboard is all the guest's: no Ctrl-A, no Ctrl-C.
+            (false, true) if !line.monitors.contains(&Place::Stdio) => {
+                line.machine.serial = Some("stdio,signal=off".into());
+            }
+            (false, true) => return Err(taken_by("-nographic")),
+            (true, false) if !taken => line.monitors.push(Place::Stdio),
+            (true, _) => {}
+        }
+    }
+    let monitors = line.monitors.iter().filter(|m| **m == Place::Stdio).count();
+    if monitors + usize::from(taken) > 1 {
+        let text = option("monitor").map_or("-monitor", |g| g.text.as_str());
+        return Err(taken_by(text));
+    }
+    Ok(())
+}
+
+fn taken_by(option: &str) -> Error {
+    Error::new("cannot use stdio by multiple character devices")
+        .of(option)
+        .hint("-serial mon:stdio is both: Ctrl-A c switches between them")
 }
 
 fn at(error: Error, option: &Given) -> Error {
@@ -480,26 +516,20 @@ fn plain(
         }
         "object" => object(value, sources, networks, &mut line.secrets)?,
         "serial" => serial(machine, value)?,
-        "monitor" if value != "none" && value != "null" => {
-            return Err(
-                Error::new("Dormer does not have the monitor's command line yet")
-                    .hint("Use -qmp, or -monitor none"),
-            );
-        }
+        "monitor" => line.monitors.extend(Place::parse(value)?),
         "qmp" | "qmp-pretty" => {
-            crate::qmp::Address::parse(value).map_err(|e| Error::new(e.to_string()))?;
+            let address = Address::parse(value).map_err(|e| Error::new(e.to_string()))?;
+            if address.telnet {
+                return Err(
+                    Error::new("Dormer speaks QMP on plain sockets only").hint("Leave telnet out")
+                );
+            }
             line.qmp
                 .push((value.to_string(), option.name == "qmp-pretty"));
         }
         "display" => display(&mut line.displays, value)?,
         "vnc" => vnc(&mut line.displays, value)?,
-        "nographic" => {
-            line.displays.chosen = true;
-            line.nographic = true;
-            if machine.serial.is_none() {
-                machine.serial = Some("mon:stdio".into());
-            }
-        }
+        "nographic" => line.displays.chosen = true,
         "no-reboot" => machine.no_reboot = true,
         "no-shutdown" => machine.no_shutdown = true,
         "action" => {

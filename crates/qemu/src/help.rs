@@ -15,7 +15,7 @@ pub fn version() -> String {
     )
 }
 
-/// The version of QEMU whose command line and QMP this is.
+/// The version of QEMU whose command line, QMP and monitor this is.
 pub const QEMU_VERSION: (u32, u32, u32) = (10, 0, 2);
 
 /// `-help`.
@@ -81,7 +81,10 @@ Screen, serial line, control
                                  Ctrl-Alt-Shift-V in a viewer types what was copied there
   -serial stdio|mon:stdio|file:F|unix:F[,server=on]|tcp:H:P[,server=on]|pty|null|none
   -qmp unix:F[,server=on][,wait=off] | tcp:H:P[,server=on][,wait=off]
-  -nographic                     no screen, serial line on this terminal (Ctrl-A X ends)
+  -monitor stdio|unix:F[,server=on][,wait=off]|tcp:H:P[,...]|telnet:H:P[,...]|none
+                                 commands that people type: `help` lists them
+  -nographic                     no screen; serial line and monitor on this terminal, as -serial mon:stdio
+                                 (Ctrl-A X ends, Ctrl-A C switches, Ctrl-A H lists more)
   -S                             wait for `cont`
   -no-reboot, -no-shutdown, -action reboot=...,shutdown=...
   -pidfile FILE

@@ -1,18 +1,21 @@
-//! QEMU's command line and QMP, on Dormer's machine.
+//! QEMU's command line, QMP and monitor, on Dormer's machine.
 //!
 //! [`main`] is `qemu-system-aarch64`: [`options`] splits its arguments, [`command_line`] makes a machine's description of
-//! them, [`run`] builds and runs it, [`qmp`] controls it.
+//! them, [`run`] builds and runs it, [`qmp`] controls it for programs and [`monitor`] for people, on the sockets of
+//! [`servers`] or the user's terminal.
 
 pub mod catalog;
 pub mod command_line;
 mod error;
 pub mod help;
 pub mod keyval;
+pub mod monitor;
 mod network;
 pub mod options;
 pub mod qmp;
 mod rtc;
 mod run;
+pub mod servers;
 mod sound;
 mod window;
 

@@ -79,7 +79,7 @@ const OPTIONS: &[(&[&str], bool, Support)] = &[
     (
         &["mon"],
         true,
-        Support::NotYet("monitors on character devices; use -qmp"),
+        Support::NotYet("monitors on character devices; use -monitor or -qmp"),
     ),
     (
         &["blockdev"],

@@ -17,7 +17,10 @@ use machine::{Board, BuildError, Machine};
 
 use crate::Error;
 use crate::command_line::{CommandLine, Displays};
-use crate::qmp;
+use crate::monitor::Place;
+use crate::monitor::mux::Mux;
+use crate::monitor::terminal::Terminal;
+use crate::servers::{self, Address, Protocol};
 use crate::window::Window;
 
 /// Nobody listens to the UART.
@@ -68,11 +71,15 @@ pub fn run(program: &str, mut line: CommandLine) -> Result<(), Error> {
     if line.machine.kernel.is_none() {
         find_firmware(&mut line.machine)?;
     }
-    let mut control = control(&line.qmp)?;
+    let mut control = control(&line)?;
     let _pidfile = line.pidfile.as_deref().map(Pidfile::write).transpose()?;
     // Filled once the machine runs: keys of a multiplexed terminal end it.
     let running: Arc<OnceLock<Handle>> = Arc::default();
     let port = serial(&line.machine, &running)?;
+    let terminal = match line.monitors.contains(&Place::Stdio) {
+        true => Some(Terminal::claim().map_err(|e| failed(e).of("-monitor stdio"))?),
+        false => None,
+    };
     let output: Arc<dyn SerialOutput> = match &port {
         Some(port) => port.clone(),
         None => Arc::new(Silence),
@@ -102,6 +109,9 @@ pub fn run(program: &str, mut line: CommandLine) -> Result<(), Error> {
     }
     end_on_signals(&handle)?;
     control.serve(&handle).map_err(failed)?;
+    if let Some(terminal) = &terminal {
+        terminal.serve(&handle).map_err(failed)?;
+    }
     let cause = match window {
         Some(window) => window.wait(machine, buttons)?,
         None => machine.wait(),
@@ -128,14 +138,21 @@ fn find_firmware(machine: &mut Description) -> Result<(), Error> {
     Ok(())
 }
 
-/// Opens the sockets of `-qmp`.
-fn control(given: &[(String, bool)]) -> Result<qmp::Servers, Error> {
-    let mut servers = qmp::Servers::default();
-    for (text, pretty) in given {
-        let address = qmp::Address::parse(text).map_err(failed)?;
+/// Opens the sockets of `-qmp` and `-monitor`.
+fn control(line: &CommandLine) -> Result<servers::Servers, Error> {
+    let mut servers = servers::Servers::default();
+    for (text, pretty) in &line.qmp {
+        let address = Address::parse(text).map_err(failed)?;
         servers
-            .open(address, *pretty)
+            .open(address, Protocol::Qmp { pretty: *pretty })
             .map_err(|e| Error::new(crate::reason(&e)).of(&format!("-qmp {text}")))?;
+    }
+    for place in &line.monitors {
+        if let Place::Socket(address) = place {
+            servers
+                .open(address.clone(), Protocol::Monitor)
+                .map_err(|e| Error::new(crate::reason(&e)).of(&format!("-monitor {address}")))?;
+        }
     }
     Ok(servers)
 }
@@ -148,6 +165,7 @@ fn serial(
         return Ok(None);
     };
     let spec = SerialSpec::parse(text).map_err(failed)?;
+    let monitor = Mux::new(running.clone());
     let running = running.clone();
     let hooks = Hooks {
         quit: Box::new(move || match running.get() {
@@ -158,7 +176,7 @@ fn serial(
                 std::process::exit(0);
             }
         }),
-        ..Hooks::default()
+        monitor: Some(Box::new(monitor)),
     };
     SerialPort::open(&spec, hooks)
         .map_err(|e| Error::new(e.to_string()).of(&format!("-serial {text}")))

@@ -482,3 +482,63 @@ fn secrets() {
         assert!(error(&line).contains(message), "{line}: {}", error(&line));
     }
 }
+
+#[test]
+fn monitors() {
+    let places = |line: &str| run(&format!("-machine virt {line}")).monitors;
+    assert_eq!(places("-monitor stdio"), [Place::Stdio]);
+    assert_eq!(places("-monitor none -monitor null"), []);
+    let socket = Address::parse("unix:/run/m,server=on,wait=off").unwrap();
+    assert_eq!(
+        places("-monitor unix:/run/m,server=on,wait=off -monitor stdio"),
+        [Place::Socket(socket), Place::Stdio]
+    );
+    assert!(
+        matches!(&places("-monitor telnet::4444,server,nowait")[..], [Place::Socket(a)] if a.telnet)
+    );
+    let bad = |line: &str| error(&format!("-machine virt {line}"));
+    assert_eq!(
+        bad("-monitor vc"),
+        "-monitor vc: Dormer does not have its monitor on 'vc'"
+    );
+    assert_eq!(
+        bad("-monitor frob"),
+        "-monitor frob: 'frob' is not a valid char driver"
+    );
+    assert_eq!(
+        bad("-monitor stdio,signal=off"),
+        "-monitor stdio,signal=off: Dormer's monitor takes no options on stdio"
+    );
+    assert_eq!(
+        bad("-qmp telnet::4444,server"),
+        "-qmp telnet::4444,server: Dormer speaks QMP on plain sockets only"
+    );
+}
+
+#[test]
+fn one_has_standard_input() {
+    let line = |text: &str| run(&format!("-machine virt {text}"));
+    let serial = |text: &str| line(text).machine.serial;
+    assert_eq!(serial("-nographic").as_deref(), Some("mon:stdio"));
+    assert_eq!(line("-nographic").monitors, []);
+    // As QEMU: the monitor is elsewhere, and Ctrl-A the guest's.
+    for monitor in ["none", "unix:/run/m,server=on,wait=off"] {
+        let text = format!("-nographic -monitor {monitor}");
+        assert_eq!(serial(&text).as_deref(), Some("stdio,signal=off"), "{text}");
+    }
+    assert_eq!(line("-nographic -serial null").monitors, [Place::Stdio]);
+    assert_eq!(line("-nographic -serial mon:stdio").monitors, []);
+    assert_eq!(line("-nographic -serial stdio").monitors, []);
+    for text in [
+        "-serial stdio -monitor stdio",
+        "-nographic -monitor stdio",
+        "-serial mon:stdio -monitor stdio",
+        "-monitor stdio -monitor stdio",
+    ] {
+        let said = error(&format!("-machine virt {text}"));
+        assert!(
+            said.ends_with("cannot use stdio by multiple character devices"),
+            "{text}: {said}"
+        );
+    }
+}

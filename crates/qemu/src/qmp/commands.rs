@@ -17,6 +17,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("change-vnc-password", change_vnc_password),
     ("cont", cont),
     ("expire_password", expire_password),
+    ("human-monitor-command", human_monitor_command),
     ("input-send-event", input_send_event),
     ("query-block", query_block),
     ("query-commands", query_commands),
@@ -325,6 +326,26 @@ fn expiry(text: &str) -> Option<Option<SystemTime>> {
             None => SystemTime::UNIX_EPOCH.checked_add(seconds(text)?).map(Some),
         },
     }
+}
+
+/// A line of the monitor for people, and what that answers.
+fn human_monitor_command(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+    struct Arguments {
+        command_line: String,
+        cpu_index: Option<u32>,
+    }
+    let given: Arguments = arguments(value)?;
+    let mut monitor = crate::monitor::Monitor::new(machine);
+    if let Some(cpu) = given.cpu_index
+        && !monitor.choose_processor(cpu)
+    {
+        return Err(QmpError::generic(
+            "Parameter 'cpu-index' expects a CPU number",
+        ));
+    }
+    Ok(monitor.execute(&given.command_line).into())
 }
 
 fn screendump(value: &Value, machine: &Handle) -> Result<Value, QmpError> {

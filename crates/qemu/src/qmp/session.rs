@@ -9,8 +9,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use machine::control::{Event, Handle};
 use serde_json::{Value, json};
 
-use super::socket::Stream;
 use super::{commands, events};
+use crate::servers::Stream;
 
 /// A command of more bytes than this ends the connection.
 const COMMAND_BYTES: usize = 1 << 20;

@@ -1,4 +1,4 @@
-//! Where QMP is spoken: Unix and TCP sockets.
+//! Unix and TCP sockets.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -17,6 +17,8 @@ pub struct Address {
     pub server: bool,
     /// A server waits for its first client before the machine starts.
     pub wait: bool,
+    /// The other end is a telnet program (RFC 854).
+    pub telnet: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -37,10 +39,14 @@ pub enum AddressError {
 }
 
 impl Address {
-    /// From `unix:PATH[,server=on][,wait=off]` or `tcp:[HOST]:PORT[,…]`.
+    /// From `unix:PATH[,server=on][,wait=off]`, `tcp:[HOST]:PORT[,…]` or `telnet:[HOST]:PORT[,…]`.
     pub fn parse(text: &str) -> Result<Address, AddressError> {
         let mut values = KeyValues::parse(text, Some("place"));
         let place = values.take("place").unwrap_or_default();
+        let (place, mut telnet) = match place.strip_prefix("telnet:") {
+            Some(rest) => (format!("tcp:{rest}"), true),
+            None => (place, false),
+        };
         let place = if let Some(path) = place.strip_prefix("unix:") {
             if path.is_empty() {
                 return Err(AddressError::Parse(text.into()));
@@ -59,11 +65,15 @@ impl Address {
         };
         let server = values.take_bool("server")?.unwrap_or(false);
         let wait = values.take_bool("wait")?.unwrap_or(true);
+        if matches!(place, Place::Tcp(..)) {
+            telnet |= values.take_bool("telnet")?.unwrap_or(false);
+        }
         values.finish()?;
         Ok(Address {
             place,
             server,
             wait,
+            telnet,
         })
     }
 
@@ -133,7 +143,7 @@ impl Listener {
     }
 }
 
-pub(super) enum Stream {
+pub enum Stream {
     #[cfg(unix)]
     Unix(UnixStream),
     Tcp(TcpStream),
@@ -205,7 +215,8 @@ mod tests {
             Address {
                 place: Place::Unix("/tmp/q".into()),
                 server: true,
-                wait: false
+                wait: false,
+                telnet: false
             }
         );
         let address = Address::parse("tcp::4444,server,nowait").unwrap();
@@ -214,11 +225,28 @@ mod tests {
             Address {
                 place: Place::Tcp("127.0.0.1".into(), 4444),
                 server: true,
-                wait: false
+                wait: false,
+                telnet: false
             }
         );
+        for telnet in [
+            "telnet::4444,server,nowait",
+            "tcp::4444,telnet=on,server,nowait",
+        ] {
+            let expected = Address {
+                telnet: true,
+                ..address.clone()
+            };
+            assert_eq!(Address::parse(telnet), Ok(expected), "{telnet}");
+        }
         assert_eq!(Address::parse("foo"), Err(AddressError::Kind("foo".into())));
-        for bad in ["unix:", "tcp:x", "tcp:h:99999", "unix:/a,speed=9"] {
+        for bad in [
+            "unix:",
+            "tcp:x",
+            "tcp:h:99999",
+            "unix:/a,speed=9",
+            "unix:/a,telnet=on",
+        ] {
             assert!(Address::parse(bad).is_err(), "{bad}");
         }
     }
