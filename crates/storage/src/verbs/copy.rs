@@ -6,6 +6,7 @@ use crate::format::{Chain, FormatError, Kind, Node, Result, Status};
 use crate::host::is_zero;
 use crate::qcow2::{Compressor, Prepared, Qcow2};
 use parking_lot::{Condvar, Mutex};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,8 @@ pub struct Sources {
     /// Where each begins, and the end.
     starts: Vec<u64>,
     own: bool,
+    /// A stretch of data in the file of a disk's layer: some file systems look through all of it to say where it ends.
+    data: Mutex<Option<(usize, usize, Range<u64>)>>,
 }
 
 impl Sources {
@@ -63,6 +66,7 @@ impl Sources {
             chains,
             starts,
             own: false,
+            data: Mutex::default(),
         }
     }
 
@@ -100,7 +104,18 @@ impl Sources {
         ) = (status.kind, &layer.node)
             && !image.has_external_data()
         {
-            let (data, end) = layer.host.span(at)?;
+            let mut known = self.data.lock();
+            let (data, end) = match &*known {
+                Some((disk, depth, span))
+                    if (*disk, *depth) == (index, status.depth) && span.contains(&at) =>
+                {
+                    (true, span.end)
+                }
+                _ => layer.host.span(at)?,
+            };
+            if data {
+                *known = Some((index, status.depth, at..end));
+            }
             if end > at {
                 status.length = status.length.min(end - at);
                 if !data {
