@@ -567,8 +567,9 @@ fn registers() -> Vec<u16> {
     ];
     registers.extend((0..6u16).flat_map(|n| [r::DBGBVR0_EL1 + n * 8, r::DBGBCR0_EL1 + n * 8]));
     registers.extend((0..4u16).flat_map(|n| [r::DBGWVR0_EL1 + n * 8, r::DBGWCR0_EL1 + n * 8]));
-    let (first, last) = (r::APIAKEYLO_EL1, r::APGAKEYHI_EL1);
-    registers.extend([first, first + 1, last - 1, last]);
+    // Of the keys, two a CRm.
+    registers.extend((0..4).flat_map(|n| [r::APIAKEYLO_EL1 + n, r::APDAKEYLO_EL1 + n]));
+    registers.extend([r::APGAKEYLO_EL1, r::APGAKEYHI_EL1]);
     registers
 }
 
