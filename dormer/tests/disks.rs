@@ -8,7 +8,6 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use common::{PATIENCE, dormer, image, run_linux};
 use guests::run::Builder;
-use serde_json::json;
 
 /// Every kind of disk, by the name that Linux gives it.
 const KINDS: [&str; 3] = ["vda", "nvme0n1", "sda"];
@@ -186,6 +185,7 @@ fn power_cuts_lose_nothing_flushed() -> Result<()> {
 }
 
 /// Writes more than the host has room for, and tells what is there at the end.
+#[cfg(target_os = "linux")]
 const FILL: &str = r#"
 until [ -b /dev/vda ]; do sleep 0.1; done
 yes full | head -c 16777216 > /tmp/data
@@ -199,6 +199,8 @@ poweroff -f
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_host_disk_pauses_the_machine() -> Result<()> {
+    use serde_json::json;
+
     let folder = tempfile::tempdir()?;
     let small = folder.path().join("small");
     std::fs::create_dir(&small)?;

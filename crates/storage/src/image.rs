@@ -16,7 +16,7 @@ use imago::raw::Raw;
 use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder, Storage};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -371,6 +371,7 @@ pub(crate) fn open_file(path: &Path, write: bool, direct: bool) -> Result<File, 
     options.read(true).write(write);
     #[cfg(target_os = "linux")]
     if direct {
+        use std::os::unix::fs::OpenOptionsExt;
         options.custom_flags(rustix::fs::OFlags::DIRECT.bits() as i32);
     }
     let file = options.open(path).map_err(refuse)?;

@@ -24,7 +24,7 @@ pub struct Place {
 }
 
 /// A part of a place, in one page.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Span {
     /// Null for devices.
     host: *mut u8,
@@ -32,17 +32,6 @@ pub(super) struct Span {
     bytes: u32,
     /// Device memory.
     strict: bool,
-}
-
-impl Default for Span {
-    fn default() -> Span {
-        Span {
-            host: std::ptr::null_mut(),
-            physical: 0,
-            bytes: 0,
-            strict: false,
-        }
-    }
 }
 
 /// A value that may be at any address; volatile accesses of it are single moves on hosts that allow that.

@@ -17,7 +17,7 @@ const SYSREG: u64 = 0x13 << 16;
 
 /// A field of `struct kvm_regs` by its offset in bytes.
 const fn core(size: u64, offset: u64) -> u64 {
-    ARM64 | size | CORE | offset / 4
+    ARM64 | size | CORE | (offset / 4)
 }
 
 const fn system(register: u16) -> u64 {
