@@ -142,6 +142,11 @@ struct Gate {
     debuggers: Vec<(Debugger, u64)>,
     /// What stopped the machine in [`RunState::Debug`].
     debugged: Option<(u32, Stop)>,
+    /// Processors that there are.
+    processors: u32,
+    /// Those that the last reset has not come to yet. Until it has, none runs: one that starts could turn on another whose
+    /// reset would turn it off again, where that is the engine's work ([`engine::Vm::powers_processors`]).
+    not_reset: u32,
 }
 
 pub(crate) struct Shared {
@@ -184,6 +189,8 @@ impl Machine {
                 resets: 0,
                 debuggers: vec![Default::default(); cpus as usize],
                 debugged: None,
+                processors: cpus,
+                not_reset: 0,
             }),
             moved: Condvar::new(),
             close: AtomicBool::new(true),
@@ -381,11 +388,11 @@ impl Shared {
         });
     }
 
-    /// Closes the gate and waits until no processor runs.
+    /// Closes the gate and waits until no processor runs or is being reset.
     fn halt(&self) {
         self.close.store(true, Ordering::SeqCst);
         let mut gate = self.gate.lock();
-        while gate.inside > 0 {
+        while gate.inside > 0 || gate.not_reset > 0 {
             for cpu in 0..self.board.cpus {
                 self.board.vm.kick(cpu);
                 self.board.psci().interrupt(cpu);
@@ -424,18 +431,20 @@ impl Shared {
 
     fn go(&self) {
         self.board.clock.start();
-        {
-            let mut gate = self.gate.lock();
-            gate.state = RunState::Running;
-            gate.debugged = None;
-        }
+        // Under the lock: a processor that has just seen the gate closed is not waiting yet, and would not be woken.
+        let mut gate = self.gate.lock();
+        gate.state = RunState::Running;
+        gate.debugged = None;
         self.close.store(false, Ordering::SeqCst);
         self.moved.notify_all();
     }
 
     fn power_on(&self) {
         self.board.power_on();
-        self.gate.lock().resets += 1;
+        let mut gate = self.gate.lock();
+        gate.resets += 1;
+        gate.not_reset = gate.processors;
+        self.moved.notify_all();
     }
 
     fn enter(&self, state: RunState) {
@@ -570,6 +579,13 @@ fn processor(shared: &Shared, cpu: u32) {
     let vcpu = match board.vm.vcpu(cpu) {
         Ok(vcpu) => vcpu,
         Err(error) => {
+            let mut gate = shared.gate.lock();
+            gate.processors -= 1;
+            // Nobody waits for the reset of one that is not there.
+            if gate.resets > 0 {
+                gate.not_reset -= 1;
+            }
+            drop(gate);
             fault(shared, format!("processor {cpu}: {error}"));
             return;
         }
@@ -582,21 +598,29 @@ fn processor(shared: &Shared, cpu: u32) {
     let (mut seen, mut debuggers) = (0, 0);
     loop {
         let mut gate = shared.gate.lock();
-        while shared.close.load(Ordering::SeqCst) && gate.ended.is_none() {
-            wait_at(&mut gate, shared, questions, &mut processor);
-        }
         if gate.ended.is_some() {
             return;
         }
-        gate.inside += 1;
-        let resets = gate.resets;
-        let wanted = gate.debuggers.get(cpu as usize).cloned();
-        drop(gate);
-        if resets != seen {
-            seen = resets;
+        if gate.resets != seen {
+            seen = gate.resets;
+            drop(gate);
             processor.vcpu.reset();
             processor.on = cpu != 0 && board.vm.powers_processors();
+            let mut gate = shared.gate.lock();
+            // Another reset since has everybody count anew.
+            if gate.resets == seen {
+                gate.not_reset -= 1;
+                shared.moved.notify_all();
+            }
+            continue;
         }
+        if shared.close.load(Ordering::SeqCst) || gate.not_reset > 0 {
+            wait_at(&mut gate, shared, questions, &mut processor);
+            continue;
+        }
+        gate.inside += 1;
+        let wanted = gate.debuggers.get(cpu as usize).cloned();
+        drop(gate);
         let mut reason = None;
         if let Some((wanted, changes)) = wanted
             && changes != debuggers
@@ -613,7 +637,7 @@ fn processor(shared: &Shared, cpu: u32) {
             fault(shared, format!("processor {cpu}: {reason}"));
             // Only a reset makes it run again.
             let mut gate = shared.gate.lock();
-            while gate.resets == resets && gate.ended.is_none() {
+            while gate.resets == seen && gate.ended.is_none() {
                 wait_at(&mut gate, shared, questions, &mut processor);
             }
         }

@@ -24,13 +24,28 @@ mod reg {
     pub const ICACTIVER: u64 = 0x380;
     /// A byte an interrupt.
     pub const IPRIORITYR: u64 = 0x400;
+    /// A byte an interrupt: GICv2's targets. Those of private interrupts cannot be written.
+    pub const ITARGETSR: u64 = 0x800;
+    /// Two bits an interrupt: level or edge.
+    pub const ICFGR: u64 = 0xc00;
+    /// Eight bytes an interrupt, from the first SPI's on: GICv3's targets.
+    pub const IROUTER: u64 = 0x6000;
+    /// Of redistributors; eight bytes each.
+    pub const PROPBASER: u64 = 0x70;
+    pub const PENDBASER: u64 = 0x78;
     /// Redistributors' second frame.
     pub const SGI_FRAME: u64 = 0x1_0000;
 }
 
+/// ICC_CTLR_EL1's CBPR and EOImode: all of it that can be written.
+const CONTROLS: u64 = 0b11;
+/// GICC_CTLR, GICC_PMR, GICC_BPR, GICC_ABPR, GICC_APR0.
+const V2_INTERFACE: [u64; 5] = [0x00, 0x04, 0x08, 0x1c, 0xd0];
+
 /// ICC registers that a reset brings to zero, by their encodings.
-const INTERFACE: [u64; 6] = [
+const INTERFACE: [u64; 7] = [
     aarch64::registers::ICC_PMR_EL1 as u64,
+    aarch64::registers::ICC_BPR0_EL1 as u64,
     aarch64::registers::ICC_IGRPEN0_EL1 as u64,
     aarch64::registers::ICC_IGRPEN1_EL1 as u64,
     aarch64::registers::ICC_AP0R0_EL1 as u64,
@@ -156,6 +171,27 @@ impl KernelGic {
         attribute(&self.device, group, attr, (&raw const value) as u64)
     }
 
+    /// GICv3: an ICC register.
+    fn write_interface(&self, processor: u64, register: u64, value: u64) -> Result<(), Error> {
+        let attr = processor << k::KVM_DEV_ARM_VGIC_V3_MPIDR_SHIFT | register;
+        let group = k::KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS;
+        attribute(&self.device, group, attr, (&raw const value) as u64)
+    }
+
+    fn read_interface(&self, processor: u64, register: u64) -> Result<u64, Error> {
+        let mut value = 0u64;
+        let mut attribute = k::kvm_device_attr {
+            group: k::KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS,
+            attr: processor << k::KVM_DEV_ARM_VGIC_V3_MPIDR_SHIFT | register,
+            addr: (&raw mut value) as u64,
+            flags: 0,
+        };
+        // SAFETY: the address is of a value of the size that this group has.
+        unsafe { self.device.get_device_attr(&mut attribute) }
+            .map_err(host("KVM_GET_DEVICE_ATTR"))?;
+        Ok(value)
+    }
+
     /// One bank of 32 interrupts: disabled, neither pending nor active, of group 0 and the highest priority.
     fn clear(&self, group: u32, processor: u64, base: u64, bank: u64) -> Result<(), Error> {
         for (register, value) in [
@@ -179,6 +215,18 @@ impl KernelGic {
         self.write(distributor, 0, reg::CTLR, 0)?;
         for bank in 1..u64::from(INTERRUPTS / 32) {
             self.clear(distributor, 0, 0, bank)?;
+            for word in 0..2 {
+                self.write(distributor, 0, reg::ICFGR + bank * 8 + word * 4, 0)?;
+            }
+            let (targets, bytes) = if self.v3 {
+                (reg::IROUTER, 8)
+            } else {
+                (reg::ITARGETSR, 1)
+            };
+            for word in 0..8 * bytes {
+                let offset = targets + bank * 32 * bytes + word * 4;
+                self.write(distributor, 0, offset, 0)?;
+            }
         }
         if let Some(its) = &self.its {
             let reset = k::KVM_DEV_ARM_ITS_CTRL_RESET.into();
@@ -187,21 +235,24 @@ impl KernelGic {
         for &processor in &self.processors {
             if self.v3 {
                 let redistributor = k::KVM_DEV_ARM_VGIC_GRP_REDIST_REGS;
+                // Its tables can be moved once its LPIs are off.
                 self.write(redistributor, processor, reg::CTLR, 0)?;
+                for base in [reg::PROPBASER, reg::PENDBASER] {
+                    for word in 0..2 {
+                        self.write(redistributor, processor, base + word * 4, 0)?;
+                    }
+                }
                 self.clear(redistributor, processor, reg::SGI_FRAME, 0)?;
                 for register in INTERFACE {
-                    let value = 0u64;
-                    attribute(
-                        &self.device,
-                        k::KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS,
-                        processor << k::KVM_DEV_ARM_VGIC_V3_MPIDR_SHIFT | register,
-                        (&raw const value) as u64,
-                    )?;
+                    self.write_interface(processor, register, 0)?;
                 }
+                // The rest of it says what the hardware has, and must be as it is.
+                let control = aarch64::registers::ICC_CTLR_EL1.into();
+                let value = self.read_interface(processor, control)?;
+                self.write_interface(processor, control, value & !CONTROLS)?;
             } else {
                 self.clear(distributor, processor, 0, 0)?;
-                // GICC_CTLR, GICC_PMR.
-                for register in [0, 4] {
+                for register in V2_INTERFACE {
                     self.write(k::KVM_DEV_ARM_VGIC_GRP_CPU_REGS, processor, register, 0)?;
                 }
             }
