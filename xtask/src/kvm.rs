@@ -44,6 +44,9 @@ const GUEST: &str = r#"
 echo "guest: up $(grep -c ^processor /proc/cpuinfo)"
 echo "guest: disks $(ls /sys/class/block | tr '\n' ' ')"
 for disk in vda nvme0n1 sda; do
+  # A USB disk is asked a second after it was found.
+  tries=0
+  until [ -b /dev/$disk ] || [ $tries = 300 ]; do sleep 0.2; tries=$((tries + 1)); done
   [ -b /dev/$disk ] && dd if=/dev/$disk of=/dev/null bs=64k count=16 2>/dev/null && echo "guest: read $disk"
 done
 echo "guest: interrupts $(grep -c -e MSI -e LPI /proc/interrupts)"
@@ -70,12 +73,16 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         Some(program) => program.clone(),
         None => build(arguments.release)?,
     };
+    // The host unpacks it into its memory.
+    let folder = tempfile::tempdir()?;
+    let program = folder.path().join("dormer");
+    strip(TARGET, &dormer, &program)?;
     let kernel = guests::kernel()?;
     let guest = initrd::build(&kernel, initrd::MODULES, GUEST, &[])?;
     let firmware = guests::firmware(Suite::Bookworm, "QEMU_EFI.fd")?;
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
     for (name, path) in [
-        ("root/dormer", &dormer),
+        ("root/dormer", &program),
         ("root/kernel", &kernel.image),
         ("root/initrd", &guest),
         ("root/QEMU_EFI.fd", &firmware),
@@ -130,6 +137,21 @@ pub fn build(release: bool) -> Result<PathBuf> {
         .join(TARGET)
         .join(profile)
         .join("dormer"))
+}
+
+/// A copy of a Linux program without what only debuggers read; names of functions stay, for backtraces.
+pub fn strip(target: &str, program: &Path, to: &Path) -> Result<()> {
+    let tool = if target == TARGET && !cfg!(target_arch = "aarch64") {
+        "aarch64-linux-gnu-strip"
+    } else {
+        "strip"
+    };
+    guests::packages::run(
+        std::process::Command::new(tool)
+            .args(["--strip-debug", "-o"])
+            .args([to, program]),
+    )?;
+    Ok(())
 }
 
 struct Host {
