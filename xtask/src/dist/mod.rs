@@ -1,5 +1,7 @@
 //! Archives for the hosts Dormer is for, each made on any of them.
 
+mod app;
+mod licences;
 pub mod sign;
 
 use std::path::{Path, PathBuf};
@@ -30,6 +32,12 @@ pub struct Arguments {
     /// Build without optimisation for release: to try the packing.
     #[arg(long)]
     unoptimised: bool,
+    /// On a Mac: sign with this identity of the keychain, such as `Developer ID Application: NAME (TEAM)`, not ad hoc.
+    #[arg(long, requires = "notarise")]
+    identity: Option<String>,
+    /// On a Mac: have Apple notarise the signed app, by this profile of `xcrun notarytool store-credentials`.
+    #[arg(long, requires = "identity")]
+    notarise: Option<String>,
 }
 
 #[derive(clap::Args)]
@@ -72,21 +80,42 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     };
     let output = crate::root().join(&arguments.output);
     std::fs::create_dir_all(&output)?;
-    let mut sums = String::new();
     for target in &targets {
         let program = build(target, !arguments.unoptimised)?;
-        let archive = pack(target, &program, &output)?;
-        let bytes = std::fs::read(&archive)?;
-        let name = archive.file_name().unwrap_or_default().to_string_lossy();
-        let sum: String = Sha256::digest(&bytes)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        sums.push_str(&format!("{sum}  {name}\n"));
-        println!("{} ({} MiB)", archive.display(), bytes.len() >> 20);
+        let folder = gather(target, &program, &output)?;
+        if let (MAC, Some(identity), Some(profile)) =
+            (target.as_str(), &arguments.identity, &arguments.notarise)
+        {
+            app::notarise(&folder, identity, profile)?;
+        }
+        let archive = pack(&folder)?;
+        println!(
+            "{} ({} MiB)",
+            archive.display(),
+            std::fs::metadata(&archive)?.len() >> 20
+        );
     }
-    std::fs::write(output.join("SHA256SUMS"), sums)?;
-    Ok(())
+    sum(&output)
+}
+
+/// `SHA256SUMS` of all archives of this version there.
+fn sum(output: &Path) -> Result<()> {
+    let start = format!("dormer-{}-", env!("CARGO_PKG_VERSION"));
+    let mut lines = Vec::new();
+    for entry in std::fs::read_dir(output)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(&start) && name.ends_with(".tar.gz") {
+            let sum: String = Sha256::digest(std::fs::read(entry.path())?)
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            lines.push((name.clone(), format!("{sum}  {name}\n")));
+        }
+    }
+    lines.sort();
+    let text: String = lines.into_iter().map(|(_, line)| line).collect();
+    Ok(std::fs::write(output.join("SHA256SUMS"), text)?)
 }
 
 fn build(target: &str, optimised: bool) -> Result<PathBuf> {
@@ -204,19 +233,29 @@ exports:
 ...
 ";
 
-/// `dormer-VERSION-TARGET.tar.gz`, the same bytes each time for the same contents.
-fn pack(target: &str, program: &Path, output: &Path) -> Result<PathBuf> {
-    let name = format!("dormer-{}-{target}", env!("CARGO_PKG_VERSION"));
-    let folder = output.join(&name);
-    let _ = std::fs::remove_dir_all(&folder);
-    let share = folder.join("share/dormer/firmware");
-    std::fs::create_dir_all(&share)?;
+/// What an archive holds, in a folder `dormer-VERSION-TARGET`.
+fn gather(target: &str, program: &Path, output: &Path) -> Result<PathBuf> {
+    let folder = output.join(format!("dormer-{}-{target}", env!("CARGO_PKG_VERSION")));
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    std::fs::create_dir_all(&folder)?;
     let copy = |from: &Path, to: PathBuf| {
         std::fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))
     };
-    copy(program, folder.join("dormer"))?;
+    // The program finds its firmware beside its own folder, or in it.
+    let beside = if target == MAC {
+        let contents = app::bundle(&folder, program)?;
+        std::os::unix::fs::symlink("Dormer.app/Contents/MacOS/dormer", folder.join("dormer"))?;
+        contents
+    } else {
+        crate::kvm::strip(target, program, &folder.join("dormer"))?;
+        folder.clone()
+    };
+    let share = beside.join("share/dormer/firmware");
+    std::fs::create_dir_all(&share)?;
     for file in [
-        "README.md",
+        "packaging/README.md",
         "LICENSE-APACHE",
         "LICENSE-MIT",
         "docs/mac.md",
@@ -225,6 +264,7 @@ fn pack(target: &str, program: &Path, output: &Path) -> Result<PathBuf> {
         let from = crate::root().join(file);
         copy(&from, folder.join(from.file_name().unwrap_or_default()))?;
     }
+    std::fs::write(folder.join("LICENSE-THIRD-PARTY"), licences::of(target)?)?;
     for (file, to) in [
         ("AAVMF_CODE.fd", "edk2-aarch64-code.fd"),
         ("AAVMF_VARS.fd", "edk2-arm-vars.fd"),
@@ -236,22 +276,32 @@ fn pack(target: &str, program: &Path, output: &Path) -> Result<PathBuf> {
         &package.join("usr/share/doc/qemu-efi-aarch64/copyright"),
         share.join("LICENSE-EDK2"),
     )?;
-    let archive = output.join(format!("{name}.tar.gz"));
+    Ok(folder)
+}
+
+/// `FOLDER.tar.gz`: with GNU tar, the same bytes each time for the same contents.
+fn pack(folder: &Path) -> Result<PathBuf> {
+    let mut archive = folder.as_os_str().to_owned();
+    archive.push(".tar.gz");
+    let archive = PathBuf::from(archive);
+    let mut tar = Command::new("tar");
+    // macOS has BSD's, which sorts nothing and takes none of these.
+    if !cfg!(target_os = "macos") {
+        tar.args([
+            "--sort=name",
+            "--owner=0",
+            "--group=0",
+            "--numeric-owner",
+            "--mtime=@0",
+        ]);
+    }
     guests::packages::run(
-        Command::new("tar")
-            .args([
-                "--sort=name",
-                "--owner=0",
-                "--group=0",
-                "--numeric-owner",
-                "--mtime=@0",
-            ])
-            .args(["-czf"])
+        tar.args(["--use-compress-program", "gzip -n"])
+            .arg("-cf")
             .arg(&archive)
             .arg("-C")
-            .arg(output)
-            .arg(&name)
-            .env("GZIP", "-n"),
+            .arg(folder.parent().unwrap_or(Path::new(".")))
+            .arg(folder.file_name().unwrap_or_default()),
     )?;
     Ok(archive)
 }
