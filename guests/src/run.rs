@@ -47,6 +47,15 @@ impl Output {
         });
     }
 
+    /// Waits until all is here that was said, a while at most: a child of the machine's may have the pipe, too.
+    fn wait_for_the_end(&self) {
+        let Ok(bytes) = self.bytes.lock() else { return };
+        let patience = Duration::from_secs(5);
+        let _ = self
+            .grown
+            .wait_timeout_while(bytes, patience, |bytes| !bytes.1);
+    }
+
     fn text(&self) -> String {
         self.bytes
             .lock()
@@ -290,6 +299,9 @@ impl Machine {
         let deadline = Instant::now() + patience;
         loop {
             if let Some(status) = self.child.try_wait()? {
+                // What it said last may still be in the pipes.
+                self.output.wait_for_the_end();
+                self.errors.wait_for_the_end();
                 return Ok(status);
             }
             if Instant::now() > deadline {
