@@ -67,14 +67,7 @@ impl Image {
             (Format::Raw, false) => Some(top.handle),
             _ => None,
         };
-        let behaviour = Behaviour {
-            format: top.format,
-            read_only: options.read_only,
-            cache: options.cache,
-            discard: options.discard,
-            detect_zeroes: options.detect_zeroes,
-            guarded: top.guessed_raw,
-        };
+        let behaviour = behaviour(options, top.format, top.guessed_raw);
         if top.guessed_raw && !options.read_only {
             tracing::warn!(
                 "Image format was not specified for '{}' and probing guessed raw: writes to sector 0 are restricted",
@@ -119,19 +112,46 @@ impl Image {
             })
         });
         let layers: Vec<Layer> = layers.collect::<Result<_, _>>()?;
-        let behaviour = Behaviour {
-            format: Format::Qcow2,
-            read_only: options.read_only,
-            cache: options.cache,
-            discard: options.discard,
-            detect_zeroes: options.detect_zeroes,
-            guarded: false,
-        };
+        let behaviour = behaviour(options, Format::Qcow2, false);
         Ok(Image {
             disk: Arc::new(ImageDisk::new(Native::new(chain), behaviour)),
             layers,
             guessed_raw: false,
         })
+    }
+}
+
+/// Makes the refcounts of an image right that was not closed, before anything is put anywhere. It is locked already.
+fn repair(path: &Path) -> Result<(), OpenError> {
+    let options = ChainOptions {
+        format: Some(FileFormat::Qcow2),
+        write: true,
+        backing: false,
+        locking: Locking::Off,
+        ..ChainOptions::default()
+    };
+    let chain = format::Chain::open(path, &options)?;
+    if let Some(image) = chain.top().qcow2() {
+        image
+            .close()
+            .map_err(|error| OpenError::image(path, error.to_string()))?;
+    }
+    tracing::warn!(
+        "'{}' was not closed properly: its refcounts were looked through and are right now",
+        path.display()
+    );
+    Ok(())
+}
+
+/// As the options want it.
+fn behaviour(options: &ImageOptions, format: Format, guarded: bool) -> Behaviour {
+    Behaviour {
+        format,
+        read_only: options.read_only,
+        cache: options.cache,
+        discard: options.discard,
+        detect_zeroes: options.detect_zeroes,
+        guarded,
     }
 }
 
@@ -241,7 +261,7 @@ impl Chain<'_> {
             return Err(OpenError::image(path, "zstd clusters, or not closed"));
         }
         if header.dirty {
-            self.repair(path)?;
+            repair(path)?;
         }
 
         let mut builder = Qcow2::<HostFile>::builder(host)
@@ -267,34 +287,6 @@ impl Chain<'_> {
             .open(DenyImplicitOpenGate::default())
             .map_err(|error| OpenError::io(path, error))?;
         Ok(FormatAccess::new(image))
-    }
-
-    /// Makes the refcounts of an image right that was not closed, before anything is put anywhere. It is locked already.
-    fn repair(&self, path: &Path) -> Result<(), OpenError> {
-        let refused = |error: format::FormatError| OpenError::image(path, error.to_string());
-        let open = |path: &Path| -> Result<Arc<dyn Host>, OpenError> {
-            Ok(Arc::new(open_file(path, true, false)?))
-        };
-        let host = open(path)?;
-        let data = match qcow2::Qcow2::external_data(&*host).map_err(refused)? {
-            Some(Some(name)) => {
-                let path = beside(path, &name)?;
-                Some((open(&path)?, path))
-            }
-            _ => None,
-        };
-        let access = qcow2::Access {
-            write: true,
-            damaged: false,
-            durable: true,
-        };
-        let image = qcow2::Qcow2::open(host, path, data, access).map_err(refused)?;
-        image.close().map_err(refused)?;
-        tracing::warn!(
-            "'{}' was not closed properly: its refcounts were looked through and are right now",
-            path.display()
-        );
-        Ok(())
     }
 
     fn backing(
