@@ -4,31 +4,15 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::words::{Command, Kind, Parameter, Run, maybe, needed, word};
-use super::{Answer, Failure, Monitor};
+use super::words::{Command, Kind, Run, maybe, needed, word};
+use super::{Answer, Failure, Monitor, error, text};
 
 const NAME: &str = "string expected";
 const DEVICE: &str = "block device name expected";
 
-const fn command(
-    names: &'static str,
-    usage: &'static str,
-    purpose: &'static str,
-    parameters: &'static [Parameter],
-    run: Run,
-) -> Command {
-    Command {
-        names,
-        usage,
-        purpose,
-        parameters,
-        run,
-    }
-}
-
 /// In the order of their names.
 pub const COMMANDS: &[Command] = &[
-    command(
+    Command::new(
         "change",
         "device [-f] filename [format [read-only-mode]]",
         "change the password of 'vnc' (change vnc password WORD); media cannot be changed yet",
@@ -41,44 +25,44 @@ pub const COMMANDS: &[Command] = &[
         ],
         Run::Here(change),
     ),
-    command("cont|c", "", "resume emulation", &[], Run::Qmp("cont")),
-    command(
+    Command::new("cont|c", "", "resume emulation", &[], Run::Qmp("cont")),
+    Command::new(
         "cpu",
         "index",
         "set the default CPU",
         &[needed("index", Kind::Number)],
         Run::Here(cpu),
     ),
-    command(
+    Command::new(
         "eject",
         "[-f] device",
         "eject a removable medium: not yet",
         &[maybe("force", Kind::Switch('f')), word("device", DEVICE)],
         Run::Here(eject),
     ),
-    command(
+    Command::new(
         "expire_password",
         "protocol time",
         "set vnc password expire-time",
         &[word("protocol", NAME), word("time", NAME)],
         Run::Qmp("expire_password"),
     ),
-    command("help|?", "[cmd]", "show the help", &[], Run::Help),
-    command(
+    Command::new("help|?", "[cmd]", "show the help", &[], Run::Help),
+    Command::new(
         "info",
         "[subcommand]",
         "show various information about the system state",
         &[],
         Run::Info,
     ),
-    command(
+    Command::new(
         "mouse_button",
         "state",
         "change mouse button state (1=L, 2=M, 4=R)",
         &[needed("state", Kind::Number)],
         Run::Here(mouse_button),
     ),
-    command(
+    Command::new(
         "mouse_move",
         "dx dy [dz]",
         "send mouse move events",
@@ -89,8 +73,8 @@ pub const COMMANDS: &[Command] = &[
         ],
         Run::Here(mouse_move),
     ),
-    command("quit|q", "", "quit the emulator", &[], Run::Qmp("quit")),
-    command(
+    Command::new("quit|q", "", "quit the emulator", &[], Run::Qmp("quit")),
+    Command::new(
         "screendump",
         "filename [-f format] [device [head]]",
         "save screen from head 'head' of display device 'device' in specified format 'format' as image 'filename'. \
@@ -103,21 +87,21 @@ pub const COMMANDS: &[Command] = &[
         ],
         Run::Here(screendump),
     ),
-    command(
+    Command::new(
         "sendkey",
         "keys [hold_ms]",
         "send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)",
         &[word("keys", NAME), maybe("hold", Kind::Number)],
         Run::Here(sendkey),
     ),
-    command(
+    Command::new(
         "set_link",
         "name on|off",
         "change the link status of a network adapter",
         &[word("name", NAME), needed("up", Kind::OnOff)],
         Run::Qmp("set_link"),
     ),
-    command(
+    Command::new(
         "set_password",
         "protocol password [action-if-connected]",
         "set vnc password",
@@ -128,15 +112,15 @@ pub const COMMANDS: &[Command] = &[
         ],
         Run::Qmp("set_password"),
     ),
-    command("stop|s", "", "stop emulation", &[], Run::Qmp("stop")),
-    command(
+    Command::new("stop|s", "", "stop emulation", &[], Run::Qmp("stop")),
+    Command::new(
         "system_powerdown",
         "",
         "send system power down event",
         &[],
         Run::Qmp("system_powerdown"),
     ),
-    command(
+    Command::new(
         "system_reset",
         "",
         "reset the system",
@@ -144,14 +128,6 @@ pub const COMMANDS: &[Command] = &[
         Run::Qmp("system_reset"),
     ),
 ];
-
-fn error(text: impl Into<String>) -> Failure {
-    Failure::Said(format!("Error: {}\n", text.into()))
-}
-
-fn text<'a>(given: &'a Value, name: &str) -> &'a str {
-    given[name].as_str().unwrap_or_default()
-}
 
 fn change(monitor: &mut Monitor, given: &Value) -> Answer {
     let device = text(given, "device");

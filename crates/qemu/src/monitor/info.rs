@@ -6,8 +6,9 @@ use machine::{NetworkEntry, PciEntry};
 use serde_json::{Value, json};
 
 use super::words::{Command, Kind, Parameter, Run, maybe};
-use super::{Answer, Failure, Monitor};
+use super::{Answer, Failure, Monitor, error, text};
 
+/// What all of them have in common: they are done here.
 const fn command(
     names: &'static str,
     usage: &'static str,
@@ -15,13 +16,7 @@ const fn command(
     parameters: &'static [Parameter],
     run: fn(&mut Monitor, &Value) -> Answer,
 ) -> Command {
-    Command {
-        names,
-        usage,
-        purpose,
-        parameters,
-        run: Run::Here(run),
-    }
+    Command::new(names, usage, purpose, parameters, Run::Here(run))
 }
 
 /// In the order of their names.
@@ -60,17 +55,9 @@ pub const COMMANDS: &[Command] = &[
     command("vnc", "", "show the vnc server status", &[], vnc),
 ];
 
-fn failed(error: impl ToString) -> Failure {
-    Failure::Said(format!("Error: {}\n", error.to_string()))
-}
-
 /// A QMP query without arguments.
 fn query(monitor: &Monitor, name: &str) -> Result<Value, Failure> {
     monitor.qmp(name, &json!({}))
-}
-
-fn text<'a>(object: &'a Value, name: &str) -> &'a str {
-    object[name].as_str().unwrap_or_default()
 }
 
 fn list(value: &Value) -> &[Value] {
@@ -181,7 +168,7 @@ fn block(monitor: &mut Monitor, given: &Value) -> Answer {
         }
     }
     match wanted {
-        Some(wanted) if said.is_empty() => Err(failed(format!("Device '{wanted}' not found"))),
+        Some(wanted) if said.is_empty() => Err(error(format!("Device '{wanted}' not found"))),
         _ => Ok(said),
     }
 }
@@ -313,7 +300,7 @@ fn jit(monitor: &mut Monitor, _: &Value) -> Answer {
     let cpus = monitor.machine.processor_threads().len() as u32;
     let mut said = String::new();
     for cpu in 0..cpus {
-        if let Some(report) = monitor.machine.report(cpu).map_err(failed)? {
+        if let Some(report) = monitor.machine.report(cpu).map_err(error)? {
             let _ = writeln!(said, "CPU #{cpu}:");
             for line in report.lines() {
                 let _ = writeln!(said, "  {line}");
@@ -344,7 +331,7 @@ fn registers(monitor: &mut Monitor, given: &Value) -> Answer {
     };
     let mut said = String::new();
     for cpu in wanted {
-        let state = monitor.machine.registers(cpu).map_err(failed)?;
+        let state = monitor.machine.registers(cpu).map_err(error)?;
         let _ = write!(said, "\nCPU#{cpu}\n PC={:016x} ", state.pc);
         for (n, x) in state.x.iter().enumerate() {
             let end = if n % 3 == 1 { '\n' } else { ' ' };

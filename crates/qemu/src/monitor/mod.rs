@@ -178,6 +178,16 @@ impl Monitor {
 
 const TOO_LONG: &str = "the line is too long\r\n";
 
+/// What could not be done.
+fn error(why: impl ToString) -> Failure {
+    Failure::Said(format!("Error: {}\n", why.to_string()))
+}
+
+/// A member of an object; none is an empty text.
+fn text<'a>(object: &'a Value, name: &str) -> &'a str {
+    object[name].as_str().unwrap_or_default()
+}
+
 fn unknown(name: &str) -> Failure {
     Failure::Said(format!("unknown command: '{name}'\n"))
 }

@@ -77,6 +77,23 @@ pub const fn needed(name: &'static str, kind: Kind) -> Parameter {
 }
 
 impl Command {
+    /// A row of a table of commands.
+    pub const fn new(
+        names: &'static str,
+        usage: &'static str,
+        purpose: &'static str,
+        parameters: &'static [Parameter],
+        run: Run,
+    ) -> Command {
+        Command {
+            names,
+            usage,
+            purpose,
+            parameters,
+            run,
+        }
+    }
+
     /// The command of that name among `commands`.
     pub fn find<'a>(commands: &'a [Command], name: &str) -> Option<&'a Command> {
         commands
