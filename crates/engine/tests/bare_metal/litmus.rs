@@ -4,6 +4,8 @@
 //! they can; a hundred times over. Of no pair may both have seen what the memory model forbids. (Without its barriers, `stores
 //! pass no loads` fails on x86-64 within the first rounds.)
 
+use std::sync::Arc;
+
 use aarch64::psci::function;
 
 use crate::assembler::*;
@@ -73,6 +75,30 @@ impl Code {
 
 const LOWER: u32 = 3;
 
+/// The beginnings of both processors' programs, with translation on and x4 at [`DATA`]; the first turns the second on.
+fn begin(board: &Board) -> [Code; 2] {
+    map_window(board, &[]);
+    let mut first = prologue(board);
+    mmu_on(&mut first);
+    first.li(4, DATA).turn_on_second(SECOND, 0);
+    let mut second = Code::at(SECOND);
+    mmu_on(&mut second);
+    for code in [&mut first, &mut second] {
+        code.li(4, DATA);
+    }
+    [first, second]
+}
+
+/// Ends both programs and runs them.
+fn run(board: &Arc<Board>, [mut first, mut second]: [Code; 2]) {
+    first.psci(function::SYSTEM_OFF);
+    let stay = second.here();
+    second.wfi().b(stay);
+    board.load(&first);
+    board.load(&second);
+    board.run();
+}
+
 /// What a processor does with a pair.
 type Part = fn(&mut Code);
 
@@ -86,14 +112,8 @@ struct Litmus {
 impl Litmus {
     fn run(&self, name: &str) {
         for board in boards(2) {
-            map_window(&board, &[]);
-            let mut first = prologue(&board);
-            mmu_on(&mut first);
-            first.li(4, DATA).turn_on_second(SECOND, 0).li(4, DATA);
-            let mut second = Code::at(SECOND);
-            mmu_on(&mut second);
-            second.li(4, DATA);
-            for (me, code) in [&mut first, &mut second].into_iter().enumerate() {
+            let mut programs = begin(&board);
+            for (me, code) in programs.iter_mut().enumerate() {
                 code.li(NEW, 0).li(23, SEEN[me]).li(24, ROUNDS);
                 let round = code.here();
                 code.add(NEW, NEW, 1);
@@ -112,12 +132,7 @@ impl Litmus {
                 code.li(NEW, ROUNDS + 1);
                 code.meet(me, NEW);
             }
-            first.psci(function::SYSTEM_OFF);
-            let stay = second.here();
-            second.wfi().b(stay);
-            board.load(&first);
-            board.load(&second);
-            board.run();
+            run(&board, programs);
             let mut count = 0;
             for i in 0..ROUNDS * PAIRS {
                 let seen = SEEN.map(|at| [0, 8].map(|word| board.get(at + 16 * i + word)));
@@ -307,15 +322,9 @@ fn updates_are_not_lost() {
     for (first_name, first_way) in ways {
         for (second_name, second_way) in ways {
             for board in boards(2) {
-                map_window(&board, &[]);
-                let mut first = prologue(&board);
-                mmu_on(&mut first);
-                first.li(4, DATA).turn_on_second(SECOND, 0).li(4, DATA);
-                let mut second = Code::at(SECOND);
-                mmu_on(&mut second);
-                second.li(4, DATA);
-                let both = [(&mut first, first_way), (&mut second, second_way)];
-                for (me, (code, way)) in both.into_iter().enumerate() {
+                let mut programs = begin(&board);
+                let ways = [first_way, second_way];
+                for (me, (code, way)) in programs.iter_mut().zip(ways).enumerate() {
                     code.li(X, LOCATIONS).li(25, TURNS).li(NEW, 1);
                     code.meet(me, NEW);
                     let again = code.here();
@@ -323,12 +332,7 @@ fn updates_are_not_lost() {
                     code.sub(25, 25, 1).cbnz(25, again).li(NEW, 2);
                     code.meet(me, NEW);
                 }
-                first.psci(function::SYSTEM_OFF);
-                let stay = second.here();
-                second.wfi().b(stay);
-                board.load(&first);
-                board.load(&second);
-                board.run();
+                run(&board, programs);
                 let sum = board.get(LOCATIONS);
                 assert_eq!(sum, 2 * TURNS, "{first_name} beside {second_name}");
             }
@@ -341,10 +345,7 @@ fn updates_are_not_lost() {
 fn an_exclusive_store_does_not_undo_a_plain_one() {
     const TURNS: u64 = 20_000;
     for board in boards(2) {
-        map_window(&board, &[]);
-        let mut first = prologue(&board);
-        mmu_on(&mut first);
-        first.li(4, DATA).turn_on_second(SECOND, 0).li(4, DATA);
+        let [mut first, mut second] = begin(&board);
         first.li(X, LOCATIONS).li(25, TURNS).li(NEW, 1);
         first.meet(0, NEW);
         let again = first.here();
@@ -357,10 +358,7 @@ fn an_exclusive_store_does_not_undo_a_plain_one() {
             .cbnz(25, again)
             .li(NEW, 2);
         first.meet(0, NEW);
-        first.psci(function::SYSTEM_OFF);
-        let mut second = Code::at(SECOND);
-        mmu_on(&mut second);
-        second.li(4, DATA).li(X, LOCATIONS).li(12, 0).li(13, 0);
+        second.li(X, LOCATIONS).li(12, 0).li(13, 0);
         second.li(NEW, 1);
         second.meet(1, NEW);
         let again = second.here();
@@ -376,11 +374,7 @@ fn an_exclusive_store_does_not_undo_a_plain_one() {
         second.ldr(9, 4, AT[0]).cmp(9, 2).b_if(NE, again);
         second.li(NEW, 2);
         second.meet(1, NEW);
-        let stay = second.here();
-        second.wfi().b(stay);
-        board.load(&first);
-        board.load(&second);
-        board.run();
+        run(&board, [first, second]);
         assert_eq!(board.get(DATA), 0, "plain stores that were undone");
         let word = board.get(LOCATIONS) as u32;
         assert_eq!(word >> 8, TURNS as u32, "exclusive stores that were lost");
@@ -392,20 +386,14 @@ fn an_exclusive_store_does_not_undo_a_plain_one() {
 #[test]
 fn an_exclusive_store_fails_though_the_value_is_back() {
     for board in boards(2) {
-        map_window(&board, &[]);
-        let mut first = prologue(&board);
-        mmu_on(&mut first);
-        first.li(4, DATA).turn_on_second(SECOND, 0).li(4, DATA);
+        let [mut first, mut second] = begin(&board);
         first.li(X, LOCATIONS).li(NEW, 1);
         first.ldxr(10, X);
         first.meet(0, NEW);
         first.li(NEW, 2);
         first.meet(0, NEW);
         first.stxr(11, NEW, X).str(11, 4, 0);
-        first.psci(function::SYSTEM_OFF);
-        let mut second = Code::at(SECOND);
-        mmu_on(&mut second);
-        second.li(4, DATA).li(X, LOCATIONS).li(NEW, 1).li(13, 7);
+        second.li(X, LOCATIONS).li(NEW, 1).li(13, 7);
         second.meet(1, NEW);
         for value in [13, 31] {
             let again = second.here();
@@ -413,11 +401,7 @@ fn an_exclusive_store_fails_though_the_value_is_back() {
         }
         second.li(NEW, 2);
         second.meet(1, NEW);
-        let stay = second.here();
-        second.wfi().b(stay);
-        board.load(&first);
-        board.load(&second);
-        board.run();
+        run(&board, [first, second]);
         assert_eq!(board.get(DATA), 1);
         assert_eq!(board.get(LOCATIONS), 0);
     }

@@ -224,6 +224,16 @@ fn events_are_not_waited_for() {
     assert_eq!((board.get(DATA), model.counts.exits(class::WFX)), (1, 2));
 }
 
+/// Has the timer fire so many times, each so many ticks after the last, and ends. Only an interrupt ends a wait.
+fn fires_in_turn(c: &mut Code, count: u64, ticks: u64) {
+    c.li(10, count).daif_clear(2);
+    let again = c.here();
+    c.set(r::CNTV_TVAL_EL0, ticks).set(r::CNTV_CTL_EL0, 1);
+    let spin = c.here();
+    c.mrs(1, r::CNTV_CTL_EL0).cbnz(1, spin);
+    c.sub(10, 10, 1).cbnz(10, again).psci(function::SYSTEM_OFF);
+}
+
 /// A fire that the host tells before its clock is at the deadline: it is unmasked, and comes again when it is.
 #[test]
 fn early_fires_are_not_lost() {
@@ -237,12 +247,7 @@ fn early_fires_are_not_lost() {
         },
     );
     let mut c = begin(&board);
-    c.li(10, 20).daif_clear(2);
-    let again = c.here();
-    c.set(r::CNTV_TVAL_EL0, 2_400).set(r::CNTV_CTL_EL0, 1);
-    let spin = c.here();
-    c.mrs(1, r::CNTV_CTL_EL0).cbnz(1, spin);
-    c.sub(10, 10, 1).cbnz(10, again).psci(function::SYSTEM_OFF);
+    fires_in_turn(&mut c, 20, 2_400);
     board.load(&c);
     board.run();
     assert_eq!(board.log().len(), 20);
@@ -379,13 +384,8 @@ fn lost_fires_are_found() {
         },
     );
     let mut c = begin(&board);
-    // Ticks of 1 ms, spun for: only an interrupt ends each.
-    c.li(10, 200).daif_clear(2);
-    let again = c.here();
-    c.set(r::CNTV_TVAL_EL0, 24_000).set(r::CNTV_CTL_EL0, 1);
-    let spin = c.here();
-    c.mrs(1, r::CNTV_CTL_EL0).cbnz(1, spin);
-    c.sub(10, 10, 1).cbnz(10, again).psci(function::SYSTEM_OFF);
+    // 1 ms.
+    fires_in_turn(&mut c, 200, 24_000);
     board.load(&c);
     let stop = Arc::new(AtomicBool::new(false));
     let kicker = {
@@ -409,12 +409,7 @@ fn lost_fires_are_found() {
 fn the_timer_is_unmasked_again() {
     let (board, model) = modelled(1, Options::default());
     let mut c = begin(&board);
-    c.li(10, 20).daif_clear(2);
-    let again = c.here();
-    c.set(r::CNTV_TVAL_EL0, 2_400).set(r::CNTV_CTL_EL0, 1);
-    let spin = c.here();
-    c.mrs(1, r::CNTV_CTL_EL0).cbnz(1, spin);
-    c.sub(10, 10, 1).cbnz(10, again).psci(function::SYSTEM_OFF);
+    fires_in_turn(&mut c, 20, 2_400);
     board.load(&c);
     board.run();
     assert_eq!(board.log().len(), 20);
