@@ -115,6 +115,20 @@ pub struct Access {
     pub sp_base: bool,
 }
 
+impl Access {
+    /// So many bytes, whose alignment does not matter.
+    pub const fn bytes(kind: AccessKind, bytes: u16) -> Access {
+        Access {
+            bytes,
+            size: 1,
+            kind,
+            order: Order::Plain,
+            unprivileged: false,
+            sp_base: false,
+        }
+    }
+}
+
 /// Read-modify-write operations (LSE).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtomicOperation {

@@ -197,6 +197,22 @@ impl Features {
         [32, 36, 40, 42, 44, 48, 48, 48][usize::from(self.pa_range & 7)]
     }
 
+    /// A register that says what the processor is, and always the same; `None` for others.
+    pub fn fixed_register(&self, register: u16) -> Option<u64> {
+        let (op0, op1, crn, crm, _) = r::fields(register);
+        Some(match register {
+            r::MIDR_EL1 => self.midr,
+            r::REVIDR_EL1 => self.revidr,
+            r::AIDR_EL1 | r::RVBAR_EL1 => 0,
+            r::CTR_EL0 => self.ctr,
+            r::CLIDR_EL1 => self.clidr,
+            _ if op0 == 3 && op1 == 0 && crn == 0 && (1..=7).contains(&crm) => {
+                self.id_register(register)
+            }
+            _ => return None,
+        })
+    }
+
     /// An identification register of `op0 = 3, op1 = 0, CRn = 0, CRm = 1 to 7`; what is not defined reads as zero.
     /// AArch32's are all zero: there is no AArch32.
     pub fn id_register(&self, register: u16) -> u64 {

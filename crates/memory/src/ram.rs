@@ -39,9 +39,7 @@ fn prefer_large_pages(at: *mut u8, bytes: usize) {
     {
         use rustix::mm::{Advice, madvise};
         // SAFETY: the span is a mapping of its own, whose contents the advice leaves alone.
-        let advised = unsafe { madvise(at.cast(), bytes, Advice::LinuxHugepage) };
-        // EINVAL: a kernel without them.
-        let _ = advised;
+        let _ = unsafe { madvise(at.cast(), bytes, Advice::LinuxHugepage) };
     }
     #[cfg(not(target_os = "linux"))]
     let _ = (at, bytes);

@@ -705,14 +705,7 @@ impl Interpreter {
     /// DC ZVA: 64 bytes.
     pub(super) fn zero_memory(&mut self, address: u64) -> Result<(), Taken> {
         const BLOCK: u16 = 64;
-        let access = Access {
-            bytes: BLOCK,
-            size: 1,
-            kind: AccessKind::Write,
-            order: Order::Plain,
-            unprivileged: false,
-            sp_base: false,
-        };
+        let access = Access::bytes(AccessKind::Write, BLOCK);
         let start = address & !u64::from(BLOCK - 1);
         let place = match self.access_memory(start, access) {
             Ok(place) => place,

@@ -146,8 +146,11 @@ impl Core {
     fn read_permitted(&mut self, world: &dyn World, register: u16) -> Option<u64> {
         let s = &self.state;
         let f = &self.features;
+        if let Some(value) = f.fixed_register(register) {
+            return Some(value);
+        }
         let flag = |extension, bit: u32| f.has(extension).then_some(u64::from(s.pstate) & 1 << bit);
-        let (op0, op1, crn, crm, _) = r::fields(register);
+        let (op0, ..) = r::fields(register);
         Some(match register {
             // Process state.
             r::NZCV => s.nzcv.into(),
@@ -194,21 +197,13 @@ impl Core {
             }
             r::CNTKCTL_EL1 => s.cntkctl_el1,
             // Identification.
-            r::MIDR_EL1 => f.midr,
             r::MPIDR_EL1 => s.mpidr | 1 << 31,
-            r::REVIDR_EL1 => f.revidr,
-            r::AIDR_EL1 | r::RVBAR_EL1 => 0,
-            r::CTR_EL0 => f.ctr,
-            r::CLIDR_EL1 => f.clidr,
             r::CSSELR_EL1 => s.csselr_el1,
             r::CCSIDR_EL1 => f.ccsidr.get(s.csselr_el1 as usize).copied().unwrap_or(0),
             // Blocks of 64 bytes; DZP where EL0 may not.
             r::DCZID_EL0 => {
                 let prohibited = s.el == 0 && s.sctlr[1] & sctlr::DZE == 0;
                 4 | u64::from(prohibited) << 4
-            }
-            _ if op0 == 3 && op1 == 0 && crn == 0 && (1..=7).contains(&crm) => {
-                f.id_register(register)
             }
             _ if pauth_key(register).is_some() => {
                 let (key, half) = pauth_key(register)?;

@@ -145,8 +145,7 @@ impl Emitter {
     /// A stack slot with a value.
     fn put_by(&mut self, value: Value) -> Mem {
         let reg = self.in_register(value);
-        let slot = self.take_slot();
-        self.asm.store(8, frame::slot(slot), reg.0);
+        let slot = self.put_in_slot(reg.0);
         self.release_if(reg);
         frame::slot(slot)
     }
@@ -170,8 +169,7 @@ impl Emitter {
             return;
         }
         // A guest register lives in RBX.
-        let kept = self.take_slot();
-        self.asm.store(8, frame::slot(kept), RBX);
+        let kept = self.put_in_slot(RBX);
         self.asm.load(true, RAX, expected[0]);
         self.asm.load(true, RDX, expected[1]);
         self.asm.load(true, RBX, new[0]);
@@ -204,8 +202,7 @@ impl Emitter {
         SCRATCH.into_iter().for_each(|reg| self.release(reg));
         self.asm.flags_changed = true;
         let [first, second] = [RAX, RDX].map(|reg| {
-            let slot = self.take_slot();
-            self.asm.store(8, frame::slot(slot), reg);
+            let slot = self.put_in_slot(reg);
             self.node(Node::Slot(slot))
         });
         (first, second)

@@ -580,14 +580,7 @@ impl Emit for Emitter {
         self.slow_unless_allowed(sctlr::DZE);
         let mask = self.constant(!63);
         let address = self.and(Width::W64, address, mask);
-        let access = Access {
-            bytes: 64,
-            size: 1,
-            kind: AccessKind::Write,
-            order: Order::Plain,
-            unprivileged: false,
-            sp_base: false,
-        };
+        let access = Access::bytes(AccessKind::Write, 64);
         // Device memory is not zeroed so, but faults.
         let strict = std::mem::take(&mut self.strict_memory);
         let place = self.look_up(address, access, None);

@@ -519,6 +519,13 @@ impl Emitter {
         }
     }
 
+    /// A register's value in a stack slot, to the end of the instruction.
+    pub(super) fn put_in_slot(&mut self, reg: Reg) -> u8 {
+        let slot = self.take_slot();
+        self.asm.store(8, frame::slot(slot), reg);
+        slot
+    }
+
     /// A stack slot, to the end of the instruction.
     pub(super) fn take_slot(&mut self) -> u8 {
         if self.next_slot >= frame::SLOTS {

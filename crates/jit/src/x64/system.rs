@@ -2,7 +2,7 @@
 
 use aarch64::{Extension, registers as r};
 use cpu::registers::sctlr;
-use cpu::{Access, AccessKind, Order};
+use cpu::{Access, AccessKind};
 
 use super::assembler::{Alu, Cc, Mem};
 use super::emitter::{Emitter, Node, Value};
@@ -98,8 +98,6 @@ impl Emitter {
 
     /// Registers whose value does not change.
     pub(super) fn constant_register(&mut self, register: u16) -> Option<Value> {
-        let features = &self.identification;
-        let (op0, op1, crn, crm, _) = r::fields(register);
         let constant = match register {
             // 64 bytes.
             r::DCZID_EL0 => {
@@ -107,19 +105,13 @@ impl Emitter {
                 4
             }
             r::CTR_EL0 => {
-                let value = features.ctr;
                 self.slow_unless_allowed(sctlr::UCT);
-                value
+                self.identification.ctr
             }
             _ if self.key.el != 1 => return None,
             r::CURRENTEL => 4,
             r::SPSEL => self.key.sp_sel.into(),
-            r::MIDR_EL1 => features.midr,
-            r::CLIDR_EL1 => features.clidr,
-            _ if (op0, op1, crn) == (3, 0, 0) && (1..=7).contains(&crm) => {
-                features.id_register(register)
-            }
-            _ => return None,
+            _ => self.identification.fixed_register(register)?,
         };
         Some(self.node(Node::Constant(constant)))
     }
@@ -131,15 +123,7 @@ impl Emitter {
             return false;
         }
         self.slow_unless_allowed(sctlr::UCI);
-        let access = Access {
-            bytes: 1,
-            size: 1,
-            kind: AccessKind::Read,
-            order: Order::Plain,
-            unprivileged: false,
-            sp_base: false,
-        };
-        self.look_up(address, access, None);
+        self.look_up(address, Access::bytes(AccessKind::Read, 1), None);
         true
     }
 

@@ -1264,8 +1264,7 @@ impl Emitter {
 
     /// The result of a function, kept from further calls.
     pub(super) fn result_in_slot(&mut self) -> Value {
-        let slot = self.take_slot();
-        self.asm.store(8, frame::slot(slot), RAX);
+        let slot = self.put_in_slot(RAX);
         self.node(Node::Slot(slot))
     }
 
