@@ -103,7 +103,7 @@ pub struct Options {
     pub max_ipa_size: u32,
     /// The program has the entitlement.
     pub entitled: bool,
-    /// A virtual timer's fire that comes with a cancellation is never told.
+    /// A virtual timer's fire that comes with a cancellation is never told; every fourth does.
     pub lose_fires: bool,
     /// HCR_EL2.TWE: WFE exits too.
     pub trap_events: bool,

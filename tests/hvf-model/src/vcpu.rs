@@ -24,6 +24,8 @@ const SMC: u32 = 0x17;
 const S1PTW: u32 = 1 << 7;
 /// The virtual timer's interrupt, as the interpreter numbers it.
 const VIRTUAL_TIMER: u32 = 27;
+/// Every fourth fire meets a cancellation that is late, where fires can be lost.
+const LATE: u64 = 4;
 
 /// What exits by request.
 pub struct Traps {
@@ -53,6 +55,8 @@ struct Inner {
     fiq: bool,
     /// The fire of the timer's present level was lost.
     lost: bool,
+    /// Fires of the timer, lost ones too; counted where they can be lost.
+    fires: u64,
 }
 
 /// What is around the processor: stage 2, and the timer's line. Everything else has exited before it gets here.
@@ -171,6 +175,7 @@ impl Vcpu {
                 irq: false,
                 fiq: false,
                 lost: false,
+                fires: 0,
             }),
         })
     }
@@ -226,10 +231,17 @@ impl Vcpu {
             match result {
                 Ok(_) => {
                     if level && !inner.masked && !inner.lost {
-                        if self.options.lose_fires && self.canceled.load(Ordering::SeqCst) {
-                            inner.lost = true;
-                            self.counts.lost.fetch_add(1, Ordering::Relaxed);
-                            continue;
+                        if self.options.lose_fires {
+                            inner.fires += 1;
+                            // Whether a kick meets a fire is chance; a cancellation that is late is not.
+                            if inner.fires.is_multiple_of(LATE) {
+                                self.canceled.store(true, Ordering::SeqCst);
+                            }
+                            if self.canceled.load(Ordering::SeqCst) {
+                                inner.lost = true;
+                                self.counts.lost.fetch_add(1, Ordering::Relaxed);
+                                continue;
+                            }
                         }
                         inner.masked = true;
                         self.counts.exit(VTIMER);
