@@ -40,6 +40,9 @@ pub struct Translation {
     pub tier: Tier,
     /// Bytes of generated code that all processors keep, at most. `None`: 32 MiB each.
     pub cache: Option<u64>,
+    /// How often code is executed by the interpreter before code is generated for it. `None`: six times, or never where a tier
+    /// is asked for.
+    pub warm: Option<u8>,
     /// How often a jump back is taken before its loop is made anew by the optimizing tier. `None`: 64 times.
     pub hot: Option<u32>,
     /// Host processor features to do without, by their names in /proc/cpuinfo.
@@ -48,6 +51,10 @@ pub struct Translation {
     pub perf_map: bool,
 }
 
+/// How often code is executed by the interpreter before code is generated for it, if nothing else was said: that costs as
+/// much as some twenty executions.
+const DEFAULT_WARM: u8 = 6;
+
 /// How often a jump back is taken before its loop is made anew, if nothing else was said: making it costs about as much.
 const DEFAULT_HOT: u32 = 64;
 
@@ -55,6 +62,14 @@ const DEFAULT_HOT: u32 = 64;
 const DEFAULT_CACHE: u64 = 32 << 20;
 
 impl Translation {
+    /// How often code is executed by the interpreter before code is generated for it.
+    pub fn warm(&self) -> u8 {
+        self.warm.unwrap_or(match self.tier {
+            Tier::Auto => DEFAULT_WARM,
+            Tier::Interpreter | Tier::Baseline | Tier::Optimizing => 0,
+        })
+    }
+
     /// How often a jump back is taken before its loop is made anew; `None`: never.
     pub fn hot(&self) -> Option<u32> {
         match self.tier {

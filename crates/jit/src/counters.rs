@@ -9,6 +9,8 @@ pub struct Counters {
     pub translations: u64,
     pub instructions: u64,
     pub given_up: u64,
+    /// Instructions executed by the interpreter because their code was not executed often enough to be translated.
+    pub cold: u64,
     /// Loops made.
     pub loops: u64,
     /// Entries from the run loop, look-ups of addresses that the jump cache lacked, jumps linked.
@@ -52,8 +54,8 @@ impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "translations {} and {} loops of {} instructions, {} left to the interpreter",
-            self.translations, self.loops, self.instructions, self.given_up
+            "translations {} and {} loops of {} instructions, {} left to the interpreter; executed cold {}",
+            self.translations, self.loops, self.instructions, self.given_up, self.cold
         )?;
         writeln!(
             f,

@@ -24,6 +24,8 @@ pub struct Options {
     /// Bytes of generated code that a processor keeps, at most.
     pub cache: usize,
     pub features: HostFeatures,
+    /// How often code is executed by the interpreter before it is translated.
+    pub warm: u8,
     /// Jumps back that are taken before the loop that they close is made anew with more care; `None`: none is.
     pub hot: Option<u32>,
     /// Where code is told to `perf`.

@@ -380,6 +380,14 @@ fn translation(machine: &mut Description, values: &mut KeyValues) -> Result<(), 
     if let Some(tier) = values.take("tier") {
         translation.tier = tier.parse().map_err(|e| Error::new(format!("{e}")))?;
     }
+    if let Some(times) = values.take("warm") {
+        let times: u8 = times.parse().map_err(|_| {
+            Error::new(format!(
+                "Parameter 'warm' expects a number up to 255, not '{times}'"
+            ))
+        })?;
+        translation.warm = Some(times);
+    }
     if let Some(jumps) = values.take("hot") {
         let jumps: u32 = jumps
             .parse()

@@ -30,8 +30,8 @@ usage: dormer system [options] [disk_image]
 Machine
   -machine virt[,prop=value...]  the board; `-machine help`, `-machine virt,help`
   -accel NAME[:NAME...]          engines to try: hvf, kvm, jit (tcg is jit); `-accel help`
-        jit[,tier=auto|interpreter|baseline|optimizing][,hot=JUMPS][,tb-size=MiB][,perfmap=on]
-        [,host-features=-NAME:-NAME...]
+        jit[,tier=auto|interpreter|baseline|optimizing][,warm=TIMES][,hot=JUMPS][,tb-size=MiB]
+        [,perfmap=on][,host-features=-NAME:-NAME...]
                                  how code is generated, how much of it is kept, what to do without,
                                  whether perf is told of it (/tmp/perf-PID.map)
   -cpu MODEL[,prop=on|off...]    `-cpu help`; under jit, host means max

@@ -259,6 +259,7 @@ fn executor(core: Core, tier: &Tier) -> Result<Executor> {
     let options = jit::Options {
         cache: 16 << 20,
         features,
+        warm: 0,
         hot: None,
         perf_map: None,
     };

@@ -28,8 +28,8 @@ pub fn reference() -> Way {
 /// Features of the host that generated code uses where it finds them, as /proc/cpuinfo names them.
 const FEATURES: &[&str] = &["aes", "sha_ni", "pclmulqdq", "f16c", "fma"];
 
-/// Every way of generated code: each tier, with all that the host has, with a cache that is full again and again, and
-/// with each feature of the host masked.
+/// Every way of generated code: each tier, with all that the host has, with a cache that is full again and again, after
+/// executions by the interpreter, and with each feature of the host masked.
 pub fn ways() -> Vec<Way> {
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
         // Code is generated for no other host.
@@ -63,6 +63,14 @@ pub fn ways() -> Vec<Way> {
         "optimizing, 1 MiB of cache",
         Translation {
             cache: Some(1 << 20),
+            ..optimizing.clone()
+        },
+    ));
+    // In and out of the interpreter, as code becomes warm and is written anew.
+    ways.push(way(
+        "optimizing, translated from the second time on",
+        Translation {
+            warm: Some(1),
             ..optimizing.clone()
         },
     ));

@@ -148,6 +148,36 @@ impl Interpreter {
         })
     }
 
+    /// Executes from the PC, which [`Interpreter::code`] has just found, until another instruction than the next follows,
+    /// an exception is taken, the page ends, or `limit` instructions are executed; how many were.
+    pub fn execute_straight(&mut self, limit: usize) -> usize {
+        let mut pc = self.core.state.pc;
+        let mut count = 0;
+        loop {
+            let (word, run) = self.fetch(pc);
+            self.core.state.pc = pc;
+            count += 1;
+            match run(self, word) {
+                Ok(Flow::Next) => {
+                    pc = pc.wrapping_add(4);
+                    if pc & 0xfff == 0 || count == limit {
+                        self.core.state.pc = pc;
+                        break;
+                    }
+                }
+                Ok(Flow::Ends) => break,
+                Err(Taken) => {
+                    self.retarget();
+                    break;
+                }
+            }
+        }
+        if !self.code_writes.is_empty() {
+            self.report_code_writes();
+        }
+        count
+    }
+
     /// Makes the PC the target of an indirect branch.
     pub fn branch_to(&mut self, target: u64) {
         self.core.state.pc = self.core.branch_address(target);

@@ -30,6 +30,7 @@ pub fn options(config: &Config) -> Result<Options, Error> {
     Ok(Options {
         cache: config.translation.cache_of_each(config.mpidrs.len()),
         features,
+        warm: config.translation.warm(),
         hot: config.translation.hot(),
         perf_map,
     })

@@ -128,7 +128,7 @@ impl Machine {
 }
 
 /// The instruction at an offset into a page.
-fn word_at(code: Code, offset: u32) -> u32 {
+pub(super) fn word_at(code: Code, offset: u32) -> u32 {
     let offset = (offset & 0xffc) as usize;
     // SAFETY: `code.host` is a page of host memory, and this an aligned word in it.
     u32::from_le(unsafe { code.host.add(offset).cast::<u32>().read_volatile() })

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 
 use cpu::{Core, Exit, Flow, Interpreter, State, World};
 
+use super::blocks::word_at;
 use super::cache::{BlockId, Cache, ExitId};
 use super::emitter::{BLOCK, Emitter};
 use super::frame::{self, Frame, HEATS, Machine, POOL};
@@ -15,6 +16,9 @@ use crate::{Counters, Options};
 
 /// MXCSR with every exception masked, rounding to nearest: its value at the start of a program.
 const MXCSR: u32 = 0x1f80;
+
+/// Counts of executions of code that is not translated.
+const EXECUTIONS: usize = 1 << 16;
 
 /// What only functions use.
 pub struct Side {
@@ -36,6 +40,10 @@ pub struct Side {
     pub limit: usize,
     /// Execution leaves after a block.
     pub(super) stepping: bool,
+    /// How often code is executed by the interpreter before it is translated.
+    warm: u8,
+    /// How often that was, of code that is not translated, by a hash of where it is; before it a hash of what it is.
+    executions: Box<[(u8, u8)]>,
     /// Jumps back until a loop is made; `None`: none is made.
     pub hot: Option<u32>,
     /// A loop is to be made at the PC.
@@ -95,6 +103,8 @@ impl Translator {
                     counters: Counters::default(),
                     limit: BLOCK,
                     stepping: false,
+                    warm: options.warm,
+                    executions: vec![(0, 0); EXECUTIONS].into_boxed_slice(),
                     hot: options.hot,
                     make_loop: false,
                     pooled: 0,
@@ -240,43 +250,68 @@ impl Machine {
     }
 
     /// The block at the PC, made if there is none; `None` if something is to be seen to first, or an exception was taken
-    /// instead. Blocks may be forgotten in here.
+    /// instead. Code that is not to be translated yet is executed in here, and the PC moves. Blocks may be forgotten.
     fn next(&mut self) -> Option<BlockId> {
-        if self.interpreter.wants_attention()
-            || self.interpreter.core().debugging
-            || self.side.stepping
-        {
-            return None;
+        loop {
+            if self.interpreter.wants_attention()
+                || self.interpreter.core().debugging
+                || self.side.stepping
+            {
+                return None;
+            }
+            self.forget_stale();
+            let code = self.interpreter.code()?;
+            if !code.global && !self.side.local_kernel && self.interpreter.core().key().el != 0 {
+                self.side.local_kernel = true;
+                self.side.names.forget();
+            }
+            self.refresh();
+            let pc = self.interpreter.state().pc;
+            self.frame.page = pc & !0xfff;
+            let offset = pc as u32 & 0xffc;
+            if std::mem::take(&mut self.side.make_loop) {
+                self.heat_again(code, offset);
+            }
+            let known = self.side.cache.page(code.physical, self.side.key);
+            let known = known.and_then(|page| self.side.cache.at(page, offset));
+            let block = match known {
+                Some(block) => block,
+                None if self.is_cold(code, offset) => {
+                    let count = self.interpreter.execute_straight(self.side.limit);
+                    self.side.counters.cold += count as u64;
+                    continue;
+                }
+                None => self.translate(code, offset),
+            };
+            if self.side.evictions != self.side.cache.evictions {
+                self.side.evictions = self.side.cache.evictions;
+                self.side.names.forget();
+            }
+            if self.side.limit != 1 {
+                let code = self.side.cache.address(block) as u64;
+                self.side.names.put(pc, self.frame.context, code);
+            }
+            return Some(block);
         }
-        self.forget_stale();
-        let code = self.interpreter.code()?;
-        if !code.global && !self.side.local_kernel && self.interpreter.core().key().el != 0 {
-            self.side.local_kernel = true;
-            self.side.names.forget();
+    }
+
+    /// Whether code that is not translated has not been executed often enough to be; counts an execution if so.
+    fn is_cold(&mut self, code: cpu::Code, offset: u32) -> bool {
+        if self.side.warm == 0 || self.side.limit == 1 {
+            return false;
         }
-        self.refresh();
-        let pc = self.interpreter.state().pc;
-        self.frame.page = pc & !0xfff;
-        let offset = pc as u32 & 0xffc;
-        let key = self.side.key;
-        if std::mem::take(&mut self.side.make_loop) {
-            self.heat_again(code, offset);
-        }
-        let known = self.side.cache.page(code.physical, key);
-        let known = known.and_then(|page| self.side.cache.at(page, offset));
-        let block = match known {
-            Some(block) => block,
-            None => self.translate(code, offset),
-        };
-        if self.side.evictions != self.side.cache.evictions {
-            self.side.evictions = self.side.cache.evictions;
-            self.side.names.forget();
-        }
-        if self.side.limit != 1 {
-            let code = self.side.cache.address(block) as u64;
-            self.side.names.put(pc, self.frame.context, code);
-        }
-        Some(block)
+        // Of multipliers any odd one does; this is 2^64 divided by the golden ratio.
+        let mix = |value: u64| value.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // Starts of code in a page are neighbours.
+        let slot = (mix(code.physical >> 12) >> 48) as usize ^ (offset >> 2) as usize;
+        // What is written where other code was is executed for the first time.
+        let word = word_at(code, offset);
+        let tag = (mix(word.into()) >> 56) as u8;
+        let known = &mut self.side.executions[slot % EXECUTIONS];
+        let count = if known.0 == tag { known.1 } else { 0 };
+        let cold = count < self.side.warm;
+        *known = (tag, if cold { count + 1 } else { 0 });
+        cold
     }
 
     /// Makes the loop at the PC, unless it is there already: then the jump back was out of a block that is entered before
@@ -338,7 +373,9 @@ extern "C" fn link(machine: *mut Machine, exit: u32) -> usize {
     let Some(block) = m.next() else {
         return 0;
     };
-    if m.side.cache.evictions == evictions && m.side.cache.page_of(block) == Some(page) {
+    let there = m.frame.page.wrapping_add(to.into()) == m.interpreter.state().pc
+        && m.side.cache.page_of(block) == Some(page);
+    if there && m.side.cache.evictions == evictions {
         m.side.counters.links += 1;
         m.side.cache.link(exit, block);
     }
