@@ -46,15 +46,11 @@ fn original(pointer: u64, upper: bool, tbi: bool, bottom: u32) -> u64 {
     pointer & !field | replicate(upper) & field
 }
 
-const C: [u64; 4] = [
-    0x9e37_79b9_7f4a_7c15,
-    0xd1b5_4a32_d192_ed03,
-    0x2545_f491_4f6c_dd1d,
-    0xe703_7ed1_a0b4_28db,
-];
+/// Bits of the golden ratio and of pi: with them no operand of a product is small, whatever key a guest sets.
+const C: [i32; 2] = [0x9e37_79b9_u32 as i32, 0xa885_a308_u32 as i32];
 
-/// Constants of the code, for who computes it elsewhere.
-pub const fn pac_constants() -> [u64; 4] {
+/// Constants of the code, for who computes it elsewhere; the upper half is copies of the sign.
+pub const fn pac_constants() -> [i32; 2] {
     C
 }
 
@@ -78,18 +74,16 @@ const fn field(tbi: bool, bottom: u32) -> u64 {
     mask(54, bottom) | if tbi { 0 } else { mask(63, 56) }
 }
 
-/// ComputePAC.
+/// ComputePAC: a product of 128 bits whose halves are multiplied again.
 fn code(pointer: u64, modifier: u64, key: [u64; 2]) -> u64 {
-    let fold = |a: u64, b: u64| {
+    let product = |a: u64, b: u64| {
         let product = u128::from(a) * u128::from(b);
-        product as u64 ^ (product >> 64) as u64
+        (product as u64, (product >> 64) as u64)
     };
-    let a = fold(pointer ^ key[0] ^ C[0], modifier ^ key[1] | 1);
-    let b = fold(
-        modifier.rotate_left(32) ^ key[0],
-        pointer.rotate_left(17) ^ key[1] ^ C[1],
-    );
-    fold(a ^ key[1] ^ C[2], b ^ key[0].rotate_left(29) ^ C[3]) ^ a.rotate_left(23) ^ b
+    let [c0, c1] = C.map(|c| c as u64);
+    let (low, high) = product(pointer ^ key[0] ^ c0, modifier ^ key[1] ^ c1);
+    let (low, high) = product(low ^ key[1], high ^ key[0]);
+    low ^ high
 }
 
 /// AddPAC with key 0 IA, 1 IB, 2 DA, 3 DB.

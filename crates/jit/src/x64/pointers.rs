@@ -1,7 +1,7 @@
 //! Pointer authentication in generated code, by thunks: what [`cpu`]'s does, for pointers that are as they are to be; others go
 //! to its function.
 
-use super::assembler::{Alu, Assembler, Cc, Mem, RAX, RCX, RDI, RDX, RSI, Reg};
+use super::assembler::{Alu, Assembler, Cc, RAX, RCX, RDI, RDX, RSI};
 use super::emitter::{Emitter, Node, Value};
 use super::{frame, functions};
 
@@ -19,9 +19,7 @@ pub fn emit(asm: &mut Assembler, origin: usize, key: usize, call: usize) -> (usi
     asm.test(true, RDX, frame::pac_mask(key, RDI, 0));
     asm.jcc(Cc::Ne, slow);
     asm.load(true, RCX, RAX);
-    asm.push(RDI);
     code(asm, key);
-    asm.pop(RDI);
     asm.alu(Alu::Xor, true, RAX, RCX);
     asm.alu(Alu::And, true, RAX, frame::pac_mask(key, RDI, 1));
     asm.alu(Alu::Xor, true, RAX, RCX);
@@ -39,11 +37,7 @@ pub fn emit(asm: &mut Assembler, origin: usize, key: usize, call: usize) -> (usi
     asm.alu(Alu::Xor, true, RDX, RAX);
     asm.load(true, RCX, RDX);
     asm.push(RAX);
-    asm.push(RSI);
-    asm.push(RDI);
     code(asm, key);
-    asm.pop(RDI);
-    asm.pop(RSI);
     asm.pop(RDX);
     asm.alu(Alu::Xor, true, RAX, RDX);
     asm.test(true, RAX, frame::pac_mask(key, RDI, 1));
@@ -75,46 +69,21 @@ fn by_function(asm: &mut Assembler, function: usize, key: usize, call: usize) {
     asm.jmp_to(call);
 }
 
-/// RAX: the code of RCX with the modifier RSI. RDX, RSI and RDI are lost.
+/// RAX: the code of RCX with the modifier RSI. RDX is lost.
 fn code(asm: &mut Assembler, key: usize) {
     let [low, high] = [0, 1].map(|half| frame::pac_key(key, half));
-    let [c1, c2, c3, c4] = cpu::pac_constants();
-    let xor = |asm: &mut Assembler, reg: Reg, by: Mem| asm.alu(Alu::Xor, true, reg, by);
-    let xor_constant = |asm: &mut Assembler, reg: Reg, by: u64| {
-        asm.constant(RDX, by);
-        asm.alu(Alu::Xor, true, reg, RDX);
-    };
-    let fold = |asm: &mut Assembler, by: Reg| {
-        asm.mul_wide(false, by);
-        asm.alu(Alu::Xor, true, RAX, RDX);
-    };
+    let [c0, c1] = cpu::pac_constants();
     asm.load(true, RAX, RCX);
-    xor_constant(asm, RAX, c1);
-    xor(asm, RAX, low);
+    asm.alu(Alu::Xor, true, RAX, low);
+    asm.alu_constant(Alu::Xor, true, RAX, c0);
     asm.load(true, RDX, RSI);
-    xor(asm, RDX, high);
-    asm.alu_constant(Alu::Or, true, RDX, 1);
-    fold(asm, RDX);
-    // The first half is in RDI from here on.
-    asm.load(true, RDI, RAX);
-    asm.rotate_right(true, RAX, RCX, 64 - 17);
-    xor(asm, RAX, high);
-    xor_constant(asm, RAX, c2);
-    asm.rotate_right(true, RSI, RSI, 32);
-    xor(asm, RSI, low);
-    fold(asm, RSI);
-    // The second in RSI.
-    asm.load(true, RSI, RAX);
-    asm.rotate_right(true, RAX, low, 64 - 29);
-    asm.alu(Alu::Xor, true, RAX, RSI);
-    xor_constant(asm, RAX, c4);
-    asm.constant(RDX, c3);
-    asm.alu(Alu::Xor, true, RDX, RDI);
-    xor(asm, RDX, high);
-    fold(asm, RDX);
-    asm.rotate_right(true, RDI, RDI, 64 - 23);
-    asm.alu(Alu::Xor, true, RAX, RDI);
-    asm.alu(Alu::Xor, true, RAX, RSI);
+    asm.alu(Alu::Xor, true, RDX, high);
+    asm.alu_constant(Alu::Xor, true, RDX, c1);
+    asm.mul_wide(false, RDX);
+    asm.alu(Alu::Xor, true, RAX, high);
+    asm.alu(Alu::Xor, true, RDX, low);
+    asm.mul_wide(false, RDX);
+    asm.alu(Alu::Xor, true, RAX, RDX);
 }
 
 impl Emitter {
