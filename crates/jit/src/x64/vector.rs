@@ -1087,37 +1087,28 @@ impl Emitter {
     ) -> Option<Vector> {
         let (from, back) = self.by_function_out_of_line(operation, operands, result);
         let double = shape.lane == Lane::D;
-        // The smallest normal number, twice: so that its sign does not count.
-        let tiny: u64 = if double { 1 << 53 } else { 1 << 24 };
-        if doubt == Doubt::NanOrTiny && shape.lanes() > 1 {
-            let (add, equal) = if double {
-                (v66(0xd4), v38(0x29))
-            } else {
-                (v66(0xfe), v66(0x76))
-            };
-            let compare = float_op(shape, 0xc2)?;
-            let twice = self.constant_operand(lanes_of(shape.lane, tiny), T0);
-            self.asm.vector3(add, T1, result, result);
-            self.asm.vector3(equal, T1, T1, twice);
-            self.asm.vector3_constant(compare, T0, result, result, 3);
-            self.asm.vector3(OR, T0, T0, T1);
-            self.jump_if_any(T0, from);
-        } else {
+        if doubt == Doubt::Nan {
             self.jump_if_unordered(shape, result, result, from)?;
-            if doubt == Doubt::NanOrTiny {
-                let v = if double { MOVQ_TO_GENERAL } else { MOVD_STORE };
-                self.asm.vector_general(v, result, 0, RAX);
-                self.asm.alu(Alu::Add, double, RAX, RAX);
-                if !double {
-                    self.asm.alu_constant(Alu::Cmp, false, RAX, tiny as i32);
-                } else if let Some(place) = self.pooled(tiny.into()) {
-                    self.asm.alu(Alu::Cmp, true, RAX, place);
-                } else {
-                    let t = self.take();
-                    self.asm.constant(t, tiny);
-                    self.asm.alu(Alu::Cmp, true, RAX, t);
-                    self.release(t);
-                }
+        } else {
+            // Without its sign, and whether it is the smallest normal number or NaN is one comparison.
+            let (magnitude, tiny) = if double {
+                (i64::MAX as u64, 1 << 52)
+            } else {
+                (i32::MAX as u64, 1 << 23)
+            };
+            let magnitude = self.constant_operand(lanes_of(shape.lane, magnitude), T0);
+            self.asm.vector3(v66(0x54), T0, result, magnitude);
+            let tiny = self.constant_operand(lanes_of(shape.lane, tiny), T1);
+            if shape.lanes() > 1 {
+                // Equal or unordered, quiet.
+                let compare = float_op(shape, 0xc2)?;
+                self.asm.vector3_constant(compare, T0, T0, tiny, 8);
+                self.jump_if_any(T0, from);
+            } else {
+                let pp = if double { Pp::P66 } else { Pp::None };
+                let compare = Vex(pp, Map::M0f, false, 0x2e);
+                self.asm.vector_compare_flags(compare, T0, tiny);
+                // ZF is set if unordered, too.
                 self.asm.jcc(Cc::E, from);
             }
         }
