@@ -23,12 +23,13 @@ const LISTED: usize = 64;
 
 const PAGE: u64 = 0xfff;
 
-/// Low bits of a tag: none of them set means host memory, any access.
-pub const ALIGNED_ONLY: u64 = 1;
+/// Low bits of a tag: none of them set means host memory, any access. None is a bit that a misaligned address has set: one
+/// that is to be a multiple of 16 at most is compared with those bits in it.
+pub const ALIGNED_ONLY: u64 = 1 << 4;
 /// No host memory: a device answers, or nothing.
-pub const NO_HOST: u64 = 2;
+pub const NO_HOST: u64 = 1 << 5;
 /// Not an entry (for this kind of access).
-const ABSENT: u64 = 4;
+const ABSENT: u64 = 1 << 6;
 
 /// What an access needs to know of a page.
 #[derive(Clone, Copy)]

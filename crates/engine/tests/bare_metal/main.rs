@@ -5,6 +5,7 @@ mod attacks;
 mod board;
 mod debugging;
 mod litmus;
+mod numbers;
 mod programs;
 
 use dormer_engine::Engine;

@@ -1403,15 +1403,17 @@ impl Emitter {
             self.stack_is_aligned = true;
         }
         let address = self.in_register(address);
-        if let Some(align) = align
-            && align > 1
-        {
+        let window = self.window.filter(|_| !self.strict_memory);
+        let align = align.unwrap_or(1);
+        // Of an access that is to be aligned as a whole, the page is compared and the alignment in one.
+        let at_once = window.is_none() && u16::from(align) == access.bytes;
+        if align > 1 && !at_once {
             self.asm.test_byte(address.0, align - 1);
             self.asm.jcc(Cc::Ne, slow);
         }
         let entry = self.take();
         let place = self.take();
-        match self.window.filter(|_| !self.strict_memory) {
+        match window {
             Some(window) => {
                 let (from, back) = (self.asm.label(), self.asm.label());
                 let kept = frame::window(window);
@@ -1432,7 +1434,10 @@ impl Emitter {
                     entry,
                 });
             }
-            None => self.look_up_in_tlb(address.0, access, place, entry, slow),
+            None => {
+                let whole = at_once && align > 1;
+                self.look_up_in_tlb(address.0, access, whole, place, entry, slow);
+            }
         }
         self.release_if(address);
         self.release(entry);
@@ -1440,8 +1445,17 @@ impl Emitter {
         Place(place)
     }
 
-    /// The host address of an access, by the TLB's entry in `entry`, to `page`.
-    fn look_up_in_tlb(&mut self, address: Reg, access: Access, page: Reg, entry: Reg, slow: Label) {
+    /// The host address of an access, by the TLB's entry in `entry`, to `page`. `aligned`: goes to `slow` unless the address
+    /// is a multiple of the access's bytes.
+    fn look_up_in_tlb(
+        &mut self,
+        address: Reg,
+        access: Access,
+        aligned: bool,
+        page: Reg,
+        entry: Reg,
+        slow: Label,
+    ) {
         use cpu::AccessKind;
         let layout = &Layout::THIS;
         // The entry's place in the array: bits of the page's number times its size.
@@ -1456,14 +1470,20 @@ impl Emitter {
             frame::DATA
         };
         self.asm.alu(Alu::Add, true, entry, set);
-        // The page of the last byte: of another page than the first, it does not match this entry.
-        if access.bytes > 1 {
-            let last = i32::from(access.bytes) - 1;
-            self.asm.lea(true, page, Mem::at(address, last));
-        } else {
+        let last = i32::from(access.bytes) - 1;
+        if aligned {
+            // Low bits that are set match no entry.
             self.asm.load(true, page, address);
+            self.asm.alu_constant(Alu::And, true, page, -4096 | last);
+        } else {
+            // The page of the last byte: of another page than the first, it does not match this entry.
+            if last > 0 {
+                self.asm.lea(true, page, Mem::at(address, last));
+            } else {
+                self.asm.load(true, page, address);
+            }
+            self.asm.alu_constant(Alu::And, true, page, -4096);
         }
-        self.asm.alu_constant(Alu::And, true, page, -4096);
         let tag = match access.kind {
             AccessKind::Read => layout.read,
             AccessKind::Write | AccessKind::ReadWrite => layout.write,
@@ -1676,7 +1696,7 @@ impl Emitter {
                     entry,
                 } => {
                     self.asm.bind(from);
-                    self.look_up_in_tlb(address, access, place, entry, slow);
+                    self.look_up_in_tlb(address, access, false, place, entry, slow);
                     let kept = frame::window(window);
                     self.asm.load(true, entry, address);
                     self.asm.alu_constant(Alu::And, true, entry, -4096);
