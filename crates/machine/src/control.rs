@@ -98,6 +98,12 @@ pub enum Event {
     Shutdown(Cause),
     /// The power button was pressed.
     Powerdown,
+    /// A drive's tray has moved: the drive's name, its device's, and whether it is open now.
+    TrayMoved {
+        device: String,
+        holder: String,
+        open: bool,
+    },
     /// A disk cannot go on: its name, whether it was writing, why, and whether the machine waits.
     BlockIoError {
         device: String,
@@ -375,6 +381,20 @@ impl Shared {
                 Handle { shared }.send(Request::Stalled(stall.clone()));
             }
         });
+        for drive in self.board.drives() {
+            let weak = Arc::downgrade(self);
+            let (device, holder) = (drive.id.clone(), drive.holder.clone());
+            drive.on_tray(move |open| {
+                if let Some(shared) = weak.upgrade() {
+                    let (device, holder) = (device.clone(), holder.clone());
+                    shared.tell(Event::TrayMoved {
+                        device,
+                        holder,
+                        open,
+                    });
+                }
+            });
+        }
     }
 
     fn tell(&self, event: Event) {

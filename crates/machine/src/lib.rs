@@ -11,7 +11,8 @@ pub mod description;
 use std::path::PathBuf;
 
 pub use board::{
-    BarEntry, Board, DriveEntry, ImageEntry, NetworkEntry, NicEntry, PciEntry, UsbEntry,
+    BarEntry, Board, DriveEntry, ImageEntry, MediumError, NetworkEntry, NicEntry, PciEntry,
+    UsbEntry,
 };
 pub use control::{Handle, Machine};
 use engine::{Engine, Features};

@@ -13,7 +13,7 @@ use device::serial::SerialOutput;
 use firmware::images::{Host, Wanted};
 use machine::control::{Cause, Handle, RunState};
 use machine::description::Description;
-use machine::{Board, BuildError, Machine};
+use machine::{Board, BuildError, DriveEntry, Machine};
 
 use crate::Error;
 use crate::command_line::{CommandLine, Displays};
@@ -210,6 +210,24 @@ impl Buttons {
             what(handle);
         }
     }
+
+    /// Does something with the first of the drives whose discs can be changed, those that are wanted before the others: its
+    /// name.
+    fn with_disc<E: ToString>(
+        &self,
+        wanted: impl Fn(&DriveEntry) -> bool,
+        others: bool,
+        what: impl FnOnce(&DriveEntry) -> Result<(), E>,
+    ) -> Result<String, String> {
+        let handle = self.running.get().ok_or("the machine does not run yet")?;
+        let drives = handle.board().drives().iter();
+        let mut drives = drives.filter(|d| d.cdrom() && d.tray_open().is_some());
+        let first = drives.clone().next().filter(|_| others);
+        let drive = drives.find(|drive| wanted(drive)).or(first);
+        let drive = drive.ok_or("there is no disc in a drive, or no drive")?;
+        what(drive).map_err(|error| error.to_string())?;
+        Ok(drive.id.clone())
+    }
 }
 
 impl Controls for Buttons {
@@ -242,6 +260,18 @@ impl Controls for Buttons {
 
     fn quit(&self) {
         self.press(|handle| drop(handle.quit(Cause::HostUi)));
+    }
+
+    fn eject(&self) -> Result<String, String> {
+        let full = |drive: &DriveEntry| drive.image().is_some();
+        self.with_disc(full, false, |drive| drive.eject(false))
+    }
+
+    fn insert(&self, image: &Path) -> Result<String, String> {
+        let empty = |drive: &DriveEntry| drive.image().is_none();
+        self.with_disc(empty, true, |drive| {
+            drive.change_medium(image, None, None, false)
+        })
     }
 }
 

@@ -91,6 +91,16 @@ impl Controls for Machine {
     fn quit(&self) {
         self.did("quit");
     }
+
+    fn eject(&self) -> Result<String, String> {
+        self.did("eject");
+        Ok("cd0".into())
+    }
+
+    fn insert(&self, _: &std::path::Path) -> Result<String, String> {
+        self.did("insert");
+        Ok("cd0".into())
+    }
 }
 
 struct Bench {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,6 +37,8 @@ const STATE: Duration = Duration::from_millis(400);
 const SETTLED: Duration = Duration::from_millis(250);
 /// The second press of what has to be asked for twice.
 const TWICE: Duration = Duration::from_secs(3);
+/// How long the title says what came of something.
+const SAID: Duration = Duration::from_secs(6);
 /// Frames whose changed parts are remembered, for surfaces with several buffers.
 const HISTORY: usize = 3;
 /// Pixels of a smooth wheel that make a step.
@@ -62,6 +65,8 @@ pub(super) struct App {
     wheel: f64,
     /// What was asked for once, and when.
     asked: Option<(Action, Instant)>,
+    /// What the title says for a while, and since when.
+    said: Option<(String, Instant)>,
     failed: Option<WindowError>,
 }
 
@@ -145,6 +150,7 @@ impl App {
             motion: (0.0, 0.0),
             wheel: 0.0,
             asked: None,
+            said: None,
             failed: None,
         }
     }
@@ -264,6 +270,9 @@ impl App {
         if self.asked.is_some_and(|(_, at)| now > at + TWICE) {
             self.asked = None;
         }
+        if self.said.as_ref().is_some_and(|(_, at)| now > *at + SAID) {
+            self.said = None;
+        }
         if self.grabbed && self.display.absolute() {
             // A tablet has come: nothing need be grabbed.
             self.grab(false);
@@ -303,6 +312,8 @@ impl App {
             && let Some(warning) = action.warning()
         {
             title.push_str(&format!(" – {warning}"));
+        } else if let Some((said, _)) = &self.said {
+            title.push_str(&format!(" – {said}"));
         } else if self.grabbed {
             title.push_str(" – Ctrl-Alt-G releases the pointer");
         }
@@ -405,6 +416,10 @@ impl App {
             Action::Reset => self.controls.reset(),
             Action::Quit => self.controls.quit(),
             Action::Screenshot => self.screenshot(),
+            Action::Eject => {
+                let done = self.controls.eject();
+                self.say(done.map(|drive| format!("{drive} is empty")));
+            }
             Action::CtrlAltDelete => {
                 if let Ok(keys) = keys::combination("ctrl-alt-delete") {
                     self.seat.press_together(&keys, Duration::from_millis(60));
@@ -412,6 +427,18 @@ impl App {
             }
             Action::Help => print!("{HELP}"),
         }
+    }
+
+    /// The disc is in the file that was dropped.
+    fn insert(&mut self, image: &Path) {
+        let done = self.controls.insert(image);
+        let name = image.file_name().unwrap_or_default().to_string_lossy();
+        self.say(done.map(|drive| format!("{name} is in {drive}")));
+    }
+
+    fn say(&mut self, what: Result<String, String>) {
+        let (Ok(text) | Err(text)) = what;
+        self.said = Some((text, Instant::now()));
     }
 
     fn toggle_full_screen(&mut self) {
@@ -633,6 +660,7 @@ impl ApplicationHandler<Wake> for App {
                 self.mouse_button(button, state == ElementState::Pressed);
             }
             WindowEvent::MouseWheel { delta, .. } => self.wheel(delta),
+            WindowEvent::DroppedFile(path) => self.insert(&path),
             WindowEvent::RedrawRequested => self.redraw(),
             _ => {}
         }

@@ -11,6 +11,7 @@ pub(super) enum Action {
     PowerButton,
     Reset,
     Screenshot,
+    Eject,
     CtrlAltDelete,
     Quit,
     Help,
@@ -27,6 +28,7 @@ const CHORDS: &[(&str, Action)] = &[
     ("KeyB", Action::PowerButton),
     ("KeyR", Action::Reset),
     ("KeyS", Action::Screenshot),
+    ("KeyE", Action::Eject),
     ("End", Action::CtrlAltDelete),
     ("KeyD", Action::CtrlAltDelete),
     ("KeyQ", Action::Quit),
@@ -41,7 +43,8 @@ Keys of the window, with Ctrl and Alt (Control and Option) held:
   P  pause, or go on                      B  press the power button
   R  reset (twice)                        Q  end the machine (twice)
   S  screenshot, to the current folder    D or End  Ctrl-Alt-Delete in the guest
-  H  this list
+  E  eject the first disc                 H  this list
+An image that is dropped on the window goes into the first CD-ROM drive that is empty, or else into the first one (X11 and macOS).
 ";
 
 impl Action {

@@ -165,6 +165,9 @@ pub fn plug(
                 };
                 let storage =
                     usb::storage::UsbStorage::new(config, disk).map_err(|e| fail(e.to_string()))?;
+                if let Some(entry) = plugged.drives.last() {
+                    entry.set_tray(&storage);
+                }
                 let (slot, port) = on_port(&controllers, device, storage).map_err(fail)?;
                 path = Some((
                     slot,

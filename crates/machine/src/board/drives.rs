@@ -1,9 +1,11 @@
 //! Disks: images opened, wrapped so that a full host disk stops the machine, and what is told of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use storage::{Disk, Image, ImageOptions, OpenError, PausingDisk, Stall};
+use usb::storage::UsbStorage;
 
 use crate::BuildError;
 use crate::description::Drive;
@@ -20,11 +22,24 @@ pub struct DriveEntry {
     /// The device that has it, as `/machine/peripheral/ID`.
     pub holder: String,
     pub removable: bool,
-    pub image: Option<ImageEntry>,
+    /// As it was asked for; its image may have been changed since.
+    drive: Drive,
+    hook: StallHook,
+    inside: Mutex<Inside>,
+    /// The device, if media can be changed in it.
+    tray: OnceLock<Arc<UsbStorage>>,
+    /// Held by who changes the medium.
+    changing: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Inside {
+    image: Option<ImageEntry>,
     disk: Option<Arc<PausingDisk>>,
 }
 
 /// The image in a drive.
+#[derive(Clone, Debug)]
 pub struct ImageEntry {
     pub file: String,
     pub format: String,
@@ -35,6 +50,24 @@ pub struct ImageEntry {
     pub backing_depth: usize,
 }
 
+/// A medium that could not be changed, in QEMU's words.
+#[derive(Debug, thiserror::Error)]
+pub enum MediumError {
+    #[error("Device '{0}' is not removable")]
+    NotRemovable(String),
+    /// The guest holds it, and has been asked to let it go.
+    #[error(
+        "Device '{0}' is locked and force was not specified, wait for tray to open and try again"
+    )]
+    Locked(String),
+    #[error("Tray of device '{0}' is not open")]
+    TrayClosed(String),
+    #[error("Device '{0}' takes media to be read only")]
+    ReadOnly(String),
+    #[error(transparent)]
+    Image(#[from] BuildError),
+}
+
 impl DriveEntry {
     /// Opens a drive. Its disk is the guest's; the entry is ours.
     pub fn open(
@@ -43,28 +76,38 @@ impl DriveEntry {
         removable: bool,
         hook: &StallHook,
     ) -> Result<(DriveEntry, Option<Arc<dyn Disk>>), BuildError> {
-        let mut entry = DriveEntry {
+        let entry = DriveEntry {
             id: drive.id.clone(),
             holder,
             removable,
-            image: None,
-            disk: None,
+            drive: drive.clone(),
+            hook: hook.clone(),
+            inside: Mutex::default(),
+            tray: OnceLock::new(),
+            changing: Mutex::default(),
         };
         let Some(options) = &drive.image else {
             return Ok((entry, None));
         };
+        let inside = entry.open_image(options)?;
+        let disk = inside.disk.clone().map(|disk| disk as Arc<dyn Disk>);
+        *entry.inside.lock() = inside;
+        Ok((entry, disk))
+    }
+
+    fn open_image(&self, options: &ImageOptions) -> Result<Inside, BuildError> {
         let fail = |error| BuildError::Image {
-            drive: drive.id.clone(),
+            drive: self.id.clone(),
             error,
         };
-        let snapshot = drive.snapshot && !options.read_only;
+        let snapshot = self.drive.snapshot && !options.read_only;
         let image = if snapshot {
             overlay(options).map_err(fail)?
         } else {
             Image::open(options).map_err(fail)?
         };
         let size = image.disk.size();
-        if drive.cdrom
+        if self.drive.cdrom
             && let Some(expected) = medium::missing(&image.disk)
         {
             return Err(BuildError::ShortMedium {
@@ -74,7 +117,7 @@ impl DriveEntry {
             });
         }
         let layers = &image.layers[usize::from(snapshot)..];
-        entry.image = Some(ImageEntry {
+        let entry = ImageEntry {
             file: options.path.display().to_string(),
             format: layers
                 .first()
@@ -83,51 +126,190 @@ impl DriveEntry {
             read_only: image.disk.read_only(),
             size,
             backing_depth: layers.len().saturating_sub(1),
-        });
-        let hook = hook.clone();
+        };
+        let hook = self.hook.clone();
         let told = move |stall: &Stall| {
             if let Some(hook) = hook.get() {
                 hook(stall);
             }
         };
-        let disk = PausingDisk::new(image.disk, &drive.id, drive.policy, told);
-        entry.disk = Some(disk.clone());
-        Ok((entry, Some(disk)))
+        Ok(Inside {
+            image: Some(entry),
+            disk: Some(PausingDisk::new(
+                image.disk,
+                &self.id,
+                self.drive.policy,
+                told,
+            )),
+        })
+    }
+
+    /// Media are changed in that device.
+    pub(crate) fn set_tray(&self, tray: &Arc<UsbStorage>) {
+        let _ = self.tray.set(tray.clone());
+    }
+
+    /// Has `hook` called whenever the tray has moved, with whether it is open.
+    pub(crate) fn on_tray(&self, hook: impl Fn(bool) + Send + Sync + 'static) {
+        if let Some(tray) = self.tray.get() {
+            tray.on_tray(hook);
+        }
+    }
+
+    /// Whether it takes discs (`media=cdrom`).
+    pub fn cdrom(&self) -> bool {
+        self.drive.cdrom
+    }
+
+    /// The image that is in it.
+    pub fn image(&self) -> Option<ImageEntry> {
+        self.inside.lock().image.clone()
+    }
+
+    /// Whether the guest holds the medium in its place.
+    pub fn locked(&self) -> bool {
+        self.tray.get().is_some_and(|tray| tray.locked())
+    }
+
+    /// Whether the tray is open, if it has one.
+    pub fn tray_open(&self) -> Option<bool> {
+        self.tray.get().map(|tray| tray.tray_open())
+    }
+
+    fn removable(&self) -> Result<&Arc<UsbStorage>, MediumError> {
+        let tray = self.tray.get().filter(|_| self.removable);
+        tray.ok_or_else(|| MediumError::NotRemovable(self.id.clone()))
+    }
+
+    /// Opens the tray.
+    ///
+    /// # Errors
+    /// It has none, or the guest holds the medium and it is not forced; then the guest has been asked to let it go.
+    pub fn open_tray(&self, force: bool) -> Result<(), MediumError> {
+        let opened = self.removable()?.open_tray(force);
+        opened.map_err(|_| MediumError::Locked(self.id.clone()))
+    }
+
+    /// Closes the tray.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn close_tray(&self) -> Result<(), MediumError> {
+        self.removable()?.close_tray();
+        Ok(())
+    }
+
+    /// Takes the medium out of the open tray; what was written to it is on the host's disk then.
+    ///
+    /// # Errors
+    /// It has no tray, or that is closed.
+    pub fn remove_medium(&self) -> Result<(), MediumError> {
+        let _alone = self.changing.lock();
+        let tray = self.removable()?;
+        if !tray.tray_open() {
+            return Err(MediumError::TrayClosed(self.id.clone()));
+        }
+        self.put(tray, Inside::default());
+        Ok(())
+    }
+
+    /// Opens the tray and takes the medium out.
+    ///
+    /// # Errors
+    /// As [`DriveEntry::open_tray`].
+    pub fn eject(&self, force: bool) -> Result<(), MediumError> {
+        self.open_tray(force)?;
+        self.remove_medium()
+    }
+
+    /// Puts an image in, in the place of what is there: its file, its format if it is known, and whether it is to be read
+    /// only; else that is as it was.
+    ///
+    /// # Errors
+    /// As [`DriveEntry::open_tray`], or the image does not open. The drive is then as it was.
+    pub fn change_medium(
+        &self,
+        path: &Path,
+        format: Option<storage::Format>,
+        read_only: Option<bool>,
+        force: bool,
+    ) -> Result<(), MediumError> {
+        let _alone = self.changing.lock();
+        let tray = self.removable()?;
+        let mut options = match &self.drive.image {
+            Some(options) => options.clone(),
+            None => ImageOptions::new(path),
+        };
+        if self.drive.cdrom && read_only == Some(false) {
+            return Err(MediumError::ReadOnly(self.id.clone()));
+        }
+        options.path = path.into();
+        options.format = format;
+        options.read_only = self.drive.cdrom || read_only.unwrap_or(options.read_only);
+        let inside = self.open_image(&options)?;
+        self.open_tray(force)?;
+        self.put(tray, inside);
+        tray.close_tray();
+        Ok(())
+    }
+
+    /// Changes what lies in the open tray.
+    fn put(&self, tray: &UsbStorage, inside: Inside) {
+        let before = self.inside.lock().disk.clone();
+        if let Some(before) = &before {
+            // What waits for the host would be waited for below.
+            before.close();
+        }
+        tray.change_medium(inside.disk.clone().map(|disk| disk as Arc<dyn Disk>));
+        *self.inside.lock() = inside;
+        if let Some(before) = before {
+            self.flush(&before);
+        }
+    }
+
+    fn disk(&self) -> Option<Arc<PausingDisk>> {
+        self.inside.lock().disk.clone()
+    }
+
+    fn flush(&self, disk: &PausingDisk) {
+        if !disk.read_only()
+            && let Err(error) = disk.flush()
+        {
+            tracing::error!("{}: what was not flushed may be lost: {error}", self.id);
+        }
     }
 
     /// Whether the drive waits for the host.
     pub fn stalled(&self) -> bool {
-        self.disk.as_ref().is_some_and(|disk| disk.stalled() > 0)
+        self.disk().is_some_and(|disk| disk.stalled() > 0)
     }
 
     /// Tries again what waits.
     pub fn retry(&self) {
-        if let Some(disk) = &self.disk {
+        if let Some(disk) = self.disk() {
             disk.resume();
         }
     }
 
     /// Lets fail what waits, and what would wait until [`DriveEntry::restart`].
     pub fn cancel(&self) {
-        if let Some(disk) = &self.disk {
+        if let Some(disk) = self.disk() {
             disk.cancel();
         }
     }
 
     /// The devices are reset: the disk waits for the host again.
     pub fn restart(&self) {
-        if let Some(disk) = &self.disk {
+        if let Some(disk) = self.disk() {
             disk.restart();
         }
     }
 
     /// Brings what was written to the host's disk; nothing waits any more.
     pub fn close(&self) {
-        if let Some(disk) = &self.disk {
+        if let Some(disk) = self.disk() {
             disk.close();
-            if let Err(error) = disk.flush() {
-                tracing::error!("{}: what was not flushed may be lost: {error}", self.id);
-            }
+            self.flush(&disk);
         }
     }
 }

@@ -31,7 +31,7 @@ use parking_lot::Mutex;
 use storage::Stall;
 use usb::xhci::Xhci;
 
-pub use drives::{DriveEntry, ImageEntry};
+pub use drives::{DriveEntry, ImageEntry, MediumError};
 pub use inventory::{BarEntry, NetworkEntry, NicEntry, PciEntry, UsbEntry};
 
 use crate::BuildError;

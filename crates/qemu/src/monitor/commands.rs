@@ -15,7 +15,8 @@ pub const COMMANDS: &[Command] = &[
     Command::new(
         "change",
         "device [-f] filename [format [read-only-mode]]",
-        "change the password of 'vnc' (change vnc password WORD); media cannot be changed yet",
+        "change a removable medium, optional format, use -f to force the operation; or the password of 'vnc' \
+         (change vnc password WORD)",
         &[
             word("device", DEVICE),
             maybe("force", Kind::Switch('f')),
@@ -36,9 +37,9 @@ pub const COMMANDS: &[Command] = &[
     Command::new(
         "eject",
         "[-f] device",
-        "eject a removable medium: not yet",
+        "eject a removable medium (use -f to force it)",
         &[maybe("force", Kind::Switch('f')), word("device", DEVICE)],
-        Run::Here(eject),
+        Run::Qmp("eject"),
     ),
     Command::new(
         "expire_password",
@@ -143,29 +144,23 @@ fn change(monitor: &mut Monitor, given: &Value) -> Answer {
             _ => Err(error("a VNC server cannot be moved while it runs")),
         };
     }
-    removable(monitor, device)?;
-    Err(error(
-        "Dormer does not change media while the machine runs yet",
-    ))
-}
-
-fn eject(monitor: &mut Monitor, given: &Value) -> Answer {
-    removable(monitor, text(given, "device"))?;
-    Err(error(
-        "Dormer does not eject media while the machine runs yet",
-    ))
-}
-
-/// Refuses what has no medium to change.
-fn removable(monitor: &Monitor, device: &str) -> Result<(), Failure> {
-    let drives = monitor.machine.board().drives();
-    match drives.iter().find(|drive| drive.id == device) {
-        None => Err(error(format!("Device '{device}' not found"))),
-        Some(drive) if !drive.removable => {
-            Err(error(format!("Device '{device}' is not removable")))
-        }
-        Some(_) => Ok(()),
+    let mut arguments = json!({
+        "device": device,
+        "filename": text(given, "target"),
+        "force": given["force"].as_bool().unwrap_or(false),
+    });
+    if let Some(format) = given["argument"].as_str() {
+        arguments["format"] = format.into();
     }
+    match given["mode"].as_str() {
+        None => {}
+        Some(mode @ ("retain" | "read-only" | "read-write")) => {
+            arguments["read-only-mode"] = mode.into();
+        }
+        Some(other) => return Err(error(format!("invalid parameter value: {other}"))),
+    }
+    monitor.qmp("blockdev-change-medium", &arguments)?;
+    Ok(String::new())
 }
 
 fn cpu(monitor: &mut Monitor, given: &Value) -> Answer {

@@ -1,10 +1,12 @@
 //! The commands.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use device::input::{Button, Key};
 use machine::control::{Cause, Handle, RunState};
+use machine::{DriveEntry, MediumError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -14,8 +16,13 @@ use super::session::QmpError;
 pub type Command = fn(&Value, &Handle) -> Result<Value, QmpError>;
 
 const COMMANDS: &[(&str, Command)] = &[
+    ("blockdev-change-medium", blockdev_change_medium),
+    ("blockdev-close-tray", blockdev_close_tray),
+    ("blockdev-open-tray", blockdev_open_tray),
+    ("blockdev-remove-medium", blockdev_remove_medium),
     ("change-vnc-password", change_vnc_password),
     ("cont", cont),
+    ("eject", eject),
     ("expire_password", expire_password),
     ("human-monitor-command", human_monitor_command),
     ("input-send-event", input_send_event),
@@ -93,6 +100,7 @@ fn query_events(value: &Value, _: &Handle) -> Result<Value, QmpError> {
     none(value)?;
     let names = [
         "BLOCK_IO_ERROR",
+        "DEVICE_TRAY_MOVED",
         "POWERDOWN",
         "RESET",
         "RESUME",
@@ -183,13 +191,15 @@ fn query_block(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
                 "qdev": drive.holder,
                 "type": "unknown",
                 "removable": drive.removable,
-                "locked": false,
+                "locked": drive.locked(),
             });
             if let Some(object) = entry.as_object_mut() {
-                if drive.removable {
-                    object.insert("tray_open".into(), false.into());
+                if drive.removable
+                    && let Some(open) = drive.tray_open()
+                {
+                    object.insert("tray_open".into(), open.into());
                 }
-                if let Some(image) = &drive.image {
+                if let Some(image) = &drive.image() {
                     let status = if drive.stalled() { "nospace" } else { "ok" };
                     object.insert("io-status".into(), status.into());
                     object.insert("inserted".into(), json!({
@@ -206,6 +216,121 @@ fn query_block(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
             entry
         })
         .collect())
+}
+
+/// A drive by its own name, or by its device's: an id, or a path.
+fn drive<'a>(
+    machine: &'a Handle,
+    device: Option<&str>,
+    id: Option<&str>,
+) -> Result<&'a DriveEntry, QmpError> {
+    let mut drives = machine.board().drives().iter();
+    let (name, found) = match (device, id) {
+        (Some(device), None) => (device, drives.find(|drive| drive.id == device)),
+        (None, Some(id)) => {
+            let path = format!("/machine/peripheral/{id}");
+            let found = drives.find(|drive| drive.holder == id || drive.holder == path);
+            (id, found)
+        }
+        _ => return Err(QmpError::generic("Need exactly one of 'device' and 'id'")),
+    };
+    found.ok_or_else(|| QmpError::device_not_found(format!("Device '{name}' not found")))
+}
+
+/// Which drive, and whether what the guest holds is taken all the same.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tray {
+    device: Option<String>,
+    id: Option<String>,
+    #[serde(default)]
+    force: bool,
+}
+
+impl Tray {
+    fn drive<'a>(&self, machine: &'a Handle) -> Result<&'a DriveEntry, QmpError> {
+        drive(machine, self.device.as_deref(), self.id.as_deref())
+    }
+}
+
+fn eject(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    let given: Tray = arguments(value)?;
+    let drive = given.drive(machine)?;
+    drive.eject(given.force).map_err(QmpError::generic)?;
+    Ok(json!({}))
+}
+
+fn blockdev_open_tray(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    let given: Tray = arguments(value)?;
+    match given.drive(machine)?.open_tray(given.force) {
+        // The guest has been asked, and DEVICE_TRAY_MOVED tells when it obeys.
+        Ok(()) | Err(MediumError::Locked(_)) => Ok(json!({})),
+        Err(error) => Err(QmpError::generic(error)),
+    }
+}
+
+fn blockdev_close_tray(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Arguments {
+        device: Option<String>,
+        id: Option<String>,
+    }
+    let given: Arguments = arguments(value)?;
+    let drive = drive(machine, given.device.as_deref(), given.id.as_deref())?;
+    drive.close_tray().map_err(QmpError::generic)?;
+    Ok(json!({}))
+}
+
+fn blockdev_remove_medium(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Arguments {
+        id: String,
+    }
+    let given: Arguments = arguments(value)?;
+    let drive = drive(machine, None, Some(&given.id))?;
+    drive.remove_medium().map_err(QmpError::generic)?;
+    Ok(json!({}))
+}
+
+fn blockdev_change_medium(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+    struct Arguments {
+        device: Option<String>,
+        id: Option<String>,
+        filename: String,
+        format: Option<String>,
+        #[serde(default)]
+        force: bool,
+        read_only_mode: Option<String>,
+    }
+    let given: Arguments = arguments(value)?;
+    let read_only = match given.read_only_mode.as_deref() {
+        None | Some("retain") => None,
+        Some("read-only") => Some(true),
+        Some("read-write") => Some(false),
+        Some(other) => {
+            return Err(QmpError::generic(format!(
+                "Parameter 'read-only-mode' does not accept value '{other}'"
+            )));
+        }
+    };
+    let drive = drive(machine, given.device.as_deref(), given.id.as_deref())?;
+    let format = given.format.map(|format| {
+        let unknown = |_| QmpError::generic(format!("Unknown driver '{format}'"));
+        format.parse().map_err(unknown)
+    });
+    drive
+        .change_medium(
+            Path::new(&given.filename),
+            format.transpose()?,
+            read_only,
+            given.force,
+        )
+        .map_err(QmpError::generic)?;
+    Ok(json!({}))
 }
 
 fn stop(value: &Value, machine: &Handle) -> Result<Value, QmpError> {

@@ -20,6 +20,14 @@ pub fn describe(when: SystemTime, event: &Event) -> Value {
             "SHUTDOWN",
             Some(json!({ "guest": cause.guest(), "reason": cause.name() })),
         ),
+        Event::TrayMoved {
+            device,
+            holder,
+            open,
+        } => (
+            "DEVICE_TRAY_MOVED",
+            Some(json!({ "device": device, "id": holder, "tray-open": open })),
+        ),
         Event::BlockIoError {
             device,
             write,

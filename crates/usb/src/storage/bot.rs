@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::scsi::spec::Sense;
+use super::scsi::spec::{Sense, sense};
 use super::scsi::{Action, Medium, Unit, Work};
 use super::{Config, IN, OUT};
 use crate::device::{Outcome, Packet};
@@ -168,6 +168,25 @@ impl State {
 
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// The medium is another one, or none: what is still to be done for a command on the one before fails, and is done on
+    /// neither.
+    pub(super) fn medium_changed(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+        let Phase::Exchange(exchange) = &mut self.phase else {
+            return;
+        };
+        match &mut exchange.flow {
+            // What was read still goes out.
+            Flow::Read { left, .. } if *left > 0 => *left = 0,
+            Flow::Write { .. } | Flow::Parameters { .. } | Flow::Work(_) => {
+                exchange.flow = Flow::None;
+            }
+            Flow::Read { .. } | Flow::Reply { .. } | Flow::None => return,
+        }
+        exchange.status = Some(FAILED);
+        self.unit.fail(sense::MEDIUM_NOT_PRESENT);
     }
 
     /// The next thing for the worker, out of the state alone.

@@ -7,7 +7,7 @@ mod worker;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
@@ -57,7 +57,12 @@ struct Shared {
     inner: Mutex<Inner>,
     /// There is a job, or none any more.
     changed: Condvar,
+    on_tray: OnceLock<Box<dyn Fn(bool) + Send + Sync>>,
 }
+
+/// The guest holds the medium in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Locked;
 
 /// A `usb-storage` device. Its disk is read and written by a thread of its own.
 pub struct UsbStorage {
@@ -94,6 +99,7 @@ impl UsbStorage {
             config,
             inner: Mutex::new(inner),
             changed: Condvar::new(),
+            on_tray: OnceLock::new(),
         });
         let of_thread = shared.clone();
         std::thread::Builder::new()
@@ -102,21 +108,60 @@ impl UsbStorage {
         Ok(Arc::new(UsbStorage { shared }))
     }
 
-    /// Puts another medium in, or takes the one there is out. The guest is told by a unit attention. Whether it has
-    /// locked the tray ([`UsbStorage::locked`]) is for the caller to mind.
+    /// Puts another medium in, or takes the one there is out; the tray is to be open ([`UsbStorage::open_tray`]). When this
+    /// returns, nothing is under way on the medium before.
     pub fn change_medium(&self, medium: Option<Arc<dyn Disk>>) {
         let mut inner = self.shared.inner.lock();
-        inner.state.unit.medium_changed(medium.is_some());
+        inner.state.medium_changed();
         inner.medium = medium;
+        let notifier = inner.notifier.clone();
+        drop(inner);
+        // Commands of the one before have ended: the guest may fetch their status.
+        notifier.ready(IN);
+        notifier.ready(OUT);
+        drop(self.shared.idle());
     }
 
-    /// Whether the guest holds the medium in place.
+    /// Opens the tray, if the guest does not hold the medium in its place or if it is forced. A guest that does is asked to
+    /// let it go.
+    ///
+    /// # Errors
+    /// The tray stays closed.
+    pub fn open_tray(&self, force: bool) -> Result<(), Locked> {
+        let mut inner = self.shared.inner.lock();
+        let present = inner.medium.is_some();
+        let unit = &mut inner.state.unit;
+        if unit.loaded() && unit.prevents_removal() && !force {
+            unit.ask_to_eject();
+            return Err(Locked);
+        }
+        let moved = unit.open_tray(present);
+        drop(inner);
+        self.shared.tray_moved(moved, true);
+        Ok(())
+    }
+
+    /// Closes the tray, on whatever lies in it.
+    pub fn close_tray(&self) {
+        let mut inner = self.shared.inner.lock();
+        let present = inner.medium.is_some();
+        let moved = inner.state.unit.close_tray(present);
+        drop(inner);
+        self.shared.tray_moved(moved, false);
+    }
+
+    /// Has `hook` called whenever the tray has moved, by the guest or by us, with whether it is open; once for a device.
+    pub fn on_tray(&self, hook: impl Fn(bool) + Send + Sync + 'static) {
+        let _ = self.shared.on_tray.set(Box::new(hook));
+    }
+
+    /// Whether the guest holds the medium in its place.
     pub fn locked(&self) -> bool {
         self.shared.inner.lock().state.unit.prevents_removal()
     }
 
-    /// Whether the guest has ejected the medium.
-    pub fn ejected(&self) -> bool {
+    /// Whether the tray is open.
+    pub fn tray_open(&self) -> bool {
         !self.shared.inner.lock().state.unit.loaded()
     }
 
@@ -138,6 +183,12 @@ impl UsbStorage {
 }
 
 impl Shared {
+    fn tray_moved(&self, moved: bool, open: bool) {
+        if moved && let Some(hook) = self.on_tray.get() {
+            hook(open);
+        }
+    }
+
     fn idle(&self) -> parking_lot::MutexGuard<'_, Inner> {
         let mut inner = self.inner.lock();
         while inner.busy {
@@ -271,6 +322,7 @@ impl UsbDevice for UsbStorage {
         {
             return Outcome::Stall;
         }
+        let closed = state.unit.loaded();
         let outcome = if endpoint == IN {
             state.bulk_in(data, spare)
         } else {
@@ -280,6 +332,9 @@ impl UsbDevice for UsbStorage {
         if state.job().is_some() {
             self.shared.changed.notify_all();
         }
+        let open = !state.unit.loaded();
+        drop(inner);
+        self.shared.tray_moved(open == closed, open);
         outcome
     }
 

@@ -336,7 +336,12 @@ fn media_come_and_go() {
         assert_eq!(status(&d), (FAILED, 0));
         assert_eq!(sense(&d), expected);
     }
+    d.open_tray(false).unwrap();
+    command(&d, 0, false, &[0; 6]);
+    assert_eq!(status(&d), (FAILED, 0));
+    assert_eq!(sense(&d), (2, 0x3a, 2));
     d.change_medium(Some(Memory::new(4096)));
+    d.close_tray();
     command(&d, 0, false, &[0; 6]);
     assert_eq!(status(&d), (FAILED, 0));
     assert_eq!(sense(&d), (6, 0x28, 0));
@@ -344,9 +349,79 @@ fn media_come_and_go() {
     command(&d, 2048, true, &read10(1, 1));
     assert_eq!(transfer(&d, IN, &mut data), (Outcome::Done, 2048));
     assert_eq!(status(&d), (PASSED, 0));
+    // The guest holds it, lets it go, and ejects it itself; whoever moves the tray, it is told.
+    let moves = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let told = moves.clone();
+    d.on_tray(move |open| told.lock().push(open));
+    command(&d, 0, false, &[0x1e, 0, 0, 0, 1, 0]);
+    assert_eq!(status(&d), (PASSED, 0));
+    assert_eq!(d.open_tray(false), Err(Locked));
+    assert!(d.locked() && !d.tray_open());
+    command(&d, 8, true, &[0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8, 0]);
+    let mut event = [0; 8];
+    assert_eq!(transfer(&d, IN, &mut event), (Outcome::Done, 8));
+    assert_eq!((status(&d).0, event[4]), (PASSED, 1));
+    command(&d, 0, false, &[0x1e, 0, 0, 0, 0, 0]);
+    assert_eq!(status(&d), (PASSED, 0));
     command(&d, 0, false, &[0x1b, 0, 0, 0, 2, 0]);
     assert_eq!(status(&d), (PASSED, 0));
-    assert!(d.ejected());
+    assert!(d.tray_open());
+    d.close_tray();
+    d.open_tray(true).unwrap();
+    assert_eq!(*moves.lock(), [true, false, true]);
+}
+
+/// A read of the medium before does not go on with the next one's data, and no write lands on it.
+#[test]
+fn a_change_ends_what_is_under_way() {
+    let mut config = config(Kind::Disk);
+    config.unit.removable = true;
+    let disk = Memory::new(4 << 20);
+    let d = UsbStorage::new(config, Some(disk)).unwrap();
+    d.connect(Speed::High, Notifier::default());
+    control(&d, [0, 9, 1, 0, 0, 0, 0, 0]);
+    command(&d, 0, false, &[0; 6]);
+    assert_eq!(status(&d).0, FAILED);
+    let other = Memory::new(4 << 20);
+    let change = || {
+        d.open_tray(false).unwrap();
+        d.change_medium(Some(other.clone()));
+        d.close_tray();
+    };
+    for write in [false, true] {
+        let mut data = vec![0; 1 << 20];
+        if write {
+            command(&d, 1 << 20, false, &write10(0, 2048));
+            assert_eq!(transfer(&d, OUT, &mut vec![7; 4096]).0, Outcome::Done);
+        } else {
+            command(&d, 2 << 20, true, &read10(0, 4096));
+            assert_eq!(transfer(&d, IN, &mut data[..512]).0, Outcome::Done);
+        }
+        change();
+        // The rest of the transfer stalls, or ends with what was there already.
+        let endpoint = if write { OUT } else { IN };
+        loop {
+            match transfer(&d, endpoint, &mut data) {
+                (Outcome::Done, n) if n == data.len() => {}
+                (Outcome::Done, _) => break,
+                (outcome, _) => {
+                    assert_eq!(outcome, Outcome::Stall);
+                    clear(&d, endpoint);
+                    break;
+                }
+            }
+        }
+        assert_eq!(status(&d).0, FAILED, "write: {write}");
+        assert_eq!(sense(&d), (2, 0x3a, 0));
+        command(&d, 0, false, &[0; 6]);
+        assert_eq!(status(&d).0, FAILED);
+        assert_eq!(sense(&d), (6, 0x28, 0));
+    }
+    let untouched = Memory::new(4 << 20);
+    assert!(
+        *other.bytes.lock() == *untouched.bytes.lock(),
+        "the write landed on the other medium"
+    );
 }
 
 #[test]

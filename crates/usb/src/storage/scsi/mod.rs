@@ -94,7 +94,7 @@ pub struct Unit {
     attention: Option<Sense>,
     /// The host keeps the medium in.
     prevent: bool,
-    /// Whether the medium, if there is one, is in its place: ejected media are not.
+    /// Whether the tray is closed: a medium that lies in an open one is not in its place.
     loaded: bool,
     /// The caching page's WCE.
     write_cache: bool,
@@ -120,16 +120,31 @@ impl Unit {
         self.prevent
     }
 
-    /// Whether the medium is in its place: not ejected by the guest.
+    /// Whether the tray is closed.
     pub fn loaded(&self) -> bool {
         self.loaded
     }
 
-    /// The medium was changed for another, or taken out.
-    pub fn medium_changed(&mut self, present: bool) {
-        self.loaded = true;
-        self.attention = Some(sense::MEDIUM_MAY_HAVE_CHANGED);
-        self.media_event = if present { 2 } else { 3 };
+    /// The drive's button was pressed while the host keeps the medium in: the host is asked to let it go (MMC-6, table 309).
+    pub fn ask_to_eject(&mut self) {
+        self.media_event = 1;
+    }
+
+    /// The tray opens, with a medium in it or without: whether it was closed.
+    pub fn open_tray(&mut self, present: bool) -> bool {
+        if present && self.loaded {
+            self.media_event = 3;
+        }
+        std::mem::replace(&mut self.loaded, false)
+    }
+
+    /// The tray closes: whether it was open.
+    pub fn close_tray(&mut self, present: bool) -> bool {
+        if present && !self.loaded {
+            self.media_event = 2;
+            self.attention = Some(sense::MEDIUM_MAY_HAVE_CHANGED);
+        }
+        !std::mem::replace(&mut self.loaded, true)
     }
 
     /// Keeps the sense data of a failure.
@@ -181,7 +196,7 @@ impl Unit {
             }
         }
         let ready = medium.filter(|_| self.loaded);
-        let here = ready.ok_or(sense::MEDIUM_NOT_PRESENT);
+        let here = ready.ok_or(self.not_present());
         match cdb[0] {
             operation::TEST_UNIT_READY => here.map(|_| Action::Done),
             operation::MODE_SENSE_6 | operation::MODE_SENSE_10 => {
@@ -201,7 +216,11 @@ impl Unit {
                     Kind::Disk => self.block_command(ready, cdb),
                     Kind::Cdrom => self.cdrom_command(ready, cdb),
                 };
-                own.unwrap_or(Err(sense::INVALID_OPERATION_CODE))
+                let own = own.unwrap_or(Err(sense::INVALID_OPERATION_CODE));
+                own.map_err(|with| match with {
+                    sense::MEDIUM_NOT_PRESENT => self.not_present(),
+                    with => with,
+                })
             }
         }
     }
@@ -229,6 +248,14 @@ impl Unit {
 
     fn removable(&self, config: &Config) -> bool {
         config.removable || config.kind == Kind::Cdrom
+    }
+
+    /// Why there is no medium to work on (MMC-6, annex F).
+    fn not_present(&self) -> Sense {
+        match self.loaded {
+            true => sense::MEDIUM_NOT_PRESENT,
+            false => sense::MEDIUM_NOT_PRESENT_TRAY_OPEN,
+        }
     }
 
     /// SPC-4, 6.39.
@@ -271,16 +298,9 @@ impl Unit {
             if self.prevent {
                 return Err(sense::MEDIUM_REMOVAL_PREVENTED);
             }
-            if self.loaded && present {
-                self.media_event = 3;
-            }
-            self.loaded = false;
-        } else if eject && !self.loaded {
-            self.loaded = true;
-            if present {
-                self.media_event = 2;
-                self.attention = Some(sense::MEDIUM_MAY_HAVE_CHANGED);
-            }
+            self.open_tray(present);
+        } else if eject {
+            self.close_tray(present);
         }
         Ok(if start || !present {
             Action::Done

@@ -73,6 +73,7 @@ pub mod sense {
 
     pub const NONE: Sense = sense(0, 0, 0);
     pub const MEDIUM_NOT_PRESENT: Sense = sense(2, 0x3a, 0);
+    pub const MEDIUM_NOT_PRESENT_TRAY_OPEN: Sense = sense(2, 0x3a, 2);
     pub const UNRECOVERED_READ_ERROR: Sense = sense(3, 0x11, 0);
     pub const WRITE_ERROR: Sense = sense(3, 0x0c, 0);
     pub const INTERNAL_TARGET_FAILURE: Sense = sense(4, 0x44, 0);

@@ -306,7 +306,11 @@ fn ejecting_locking_and_changing() {
     assert!(!u.loaded());
     assert_eq!(
         run(&mut u, Some(DISC), &[0]),
-        Err(sense::MEDIUM_NOT_PRESENT)
+        Err(sense::MEDIUM_NOT_PRESENT_TRAY_OPEN)
+    );
+    assert_eq!(
+        run(&mut u, Some(DISC), &[0x25]),
+        Err(sense::MEDIUM_NOT_PRESENT_TRAY_OPEN)
     );
     let poll = [0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8];
     let event = |u: &mut Unit| match u.execute(&c, Some(DISC), 0, &cdb(&poll)) {
@@ -314,10 +318,18 @@ fn ejecting_locking_and_changing() {
         other => panic!("{other:?}"),
     };
     assert_eq!(event(&mut u), (3, 1));
-    u.medium_changed(true);
+    assert!(u.close_tray(true) && !u.close_tray(true));
     assert_eq!(event(&mut u), (2, 2));
     assert_eq!(event(&mut u), (0, 2));
     assert_eq!(u.execute(&c, Some(DISC), 0, &[0; 16]), Action::Fail);
     assert_eq!(u.sense, sense::MEDIUM_MAY_HAVE_CHANGED);
     assert_eq!(u.execute(&c, Some(DISC), 0, &[0; 16]), Action::Done);
+    // The button, while the guest holds the disc.
+    u.ask_to_eject();
+    assert_eq!(event(&mut u), (1, 2));
+    assert!(u.open_tray(true) && !u.open_tray(true));
+    assert_eq!(event(&mut u), (3, 1));
+    // An empty tray tells of no new medium.
+    assert!(u.close_tray(false));
+    assert_eq!(run(&mut u, None, &[0]), Err(sense::MEDIUM_NOT_PRESENT));
 }
