@@ -83,10 +83,10 @@ impl<'a> Forward<'a> {
 }
 
 /// A reader from the end (LZMS).
+#[derive(Clone, Copy)]
 pub(super) struct Backward<'a> {
+    /// What is not loaded yet.
     input: &'a [u8],
-    /// Bytes not loaded yet.
-    left: usize,
     bits: u64,
     count: u32,
 }
@@ -96,7 +96,6 @@ impl<'a> Backward<'a> {
     pub fn new(input: &'a [u8]) -> Self {
         Backward {
             input,
-            left: input.len(),
             bits: 0,
             count: 0,
         }
@@ -106,16 +105,15 @@ impl<'a> Backward<'a> {
     #[inline(always)]
     pub fn fill(&mut self) {
         if self.count < 32 {
-            let word = if self.left >= 4 {
-                let four = &self.input[self.left - 4..self.left];
-                u32::from_le_bytes([four[0], four[1], four[2], four[3]])
-            } else if self.left >= 2 {
-                let two = &self.input[self.left - 2..self.left];
-                u32::from(u16::from_le_bytes([two[0], two[1]])) << 16
+            let word = if let Some((rest, four)) = self.input.split_last_chunk() {
+                self.input = rest;
+                u32::from_le_bytes(*four)
+            } else if let Some((rest, two)) = self.input.split_last_chunk() {
+                self.input = rest;
+                u32::from(u16::from_le_bytes(*two)) << 16
             } else {
                 0
             };
-            self.left = self.left.saturating_sub(4);
             self.bits |= u64::from(word) << (32 - self.count);
             self.count += 32;
         }

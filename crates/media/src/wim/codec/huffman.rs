@@ -5,10 +5,13 @@ use super::Corrupt;
 /// The longest codeword of any of the formats.
 pub(super) const LONGEST: usize = 16;
 
+/// The most bits of any table.
+const WIDEST: usize = 11;
+
 /// A decoder: codewords of up to `BITS` bits by table, longer ones by their place among those of their length.
 pub(super) struct Decoder<const BITS: usize, const SYMBOLS: usize> {
-    /// Symbol and length (4 bits); 0 for longer codewords. 2^BITS of them.
-    table: Box<[u16]>,
+    /// Symbol and length (4 bits); 0 for longer codewords. 2^BITS of them count.
+    table: [u16; 1 << WIDEST],
     /// Symbols by length, then by value.
     sorted: [u16; SYMBOLS],
     /// For each length: the codewords' end, aligned to 16 bits, and what to add to a codeword for its place in `sorted`.
@@ -20,7 +23,7 @@ pub(super) struct Decoder<const BITS: usize, const SYMBOLS: usize> {
 impl<const BITS: usize, const SYMBOLS: usize> Default for Decoder<BITS, SYMBOLS> {
     fn default() -> Self {
         Decoder {
-            table: vec![0; 1 << BITS].into_boxed_slice(),
+            table: [0; 1 << WIDEST],
             sorted: [0; SYMBOLS],
             end: [0; LONGEST + 1],
             place: [0; LONGEST + 1],
@@ -44,7 +47,7 @@ impl<const BITS: usize, const SYMBOLS: usize> Decoder<BITS, SYMBOLS> {
         }
         self.longest = 0;
         if used == 0 {
-            self.table.fill(0);
+            self.table[..1 << BITS].fill(0);
             return Ok(());
         }
         if used != 1 << LONGEST {
@@ -77,7 +80,7 @@ impl<const BITS: usize, const SYMBOLS: usize> Decoder<BITS, SYMBOLS> {
                 }
             }
         }
-        self.table[filled..].fill(0);
+        self.table[filled..1 << BITS].fill(0);
         Ok(())
     }
 

@@ -11,6 +11,8 @@ const LITERALS: usize = 256;
 const LENGTHS: usize = 54;
 const OFFSETS: usize = 799;
 const POWERS: usize = 8;
+/// A target of a translated address counts if it was used within less than so many bytes.
+const FAR: i32 = 65_536;
 /// No codeword is longer.
 const LONGEST: usize = 15;
 
@@ -50,11 +52,14 @@ struct Probability {
     last: u64,
     /// Counted along: many processors have no instruction for it that may be taken for granted.
     zeroes: u32,
+    /// From 1 to 63: no bit is for certain.
+    share: u32,
 }
 
 const EVEN: Probability = Probability {
     last: 0x5555_5555,
     zeroes: 48,
+    share: 48,
 };
 
 /// Probabilities by the last few decisions of the same kind.
@@ -73,6 +78,7 @@ impl<const N: usize> Context<N> {
 }
 
 /// The range decoder.
+#[derive(Clone, Copy)]
 struct Range<'a> {
     input: &'a [u8],
     at: usize,
@@ -84,12 +90,11 @@ impl Range<'_> {
     #[inline(always)]
     fn bit<const N: usize>(&mut self, context: &mut Context<N>) -> bool {
         let entry = &mut context.entries[context.state & (N - 1)];
-        let zeroes = entry.zeroes.clamp(1, 63);
         if self.range <= 0xFFFF {
             self.range <<= 16;
             self.code = self.code << 16 | self.word();
         }
-        let bound = (self.range >> 6) * zeroes;
+        let bound = (self.range >> 6) * entry.share;
         let bit = self.code >= bound;
         if bit {
             self.range -= bound;
@@ -99,6 +104,7 @@ impl Range<'_> {
         }
         entry.zeroes = entry.zeroes + (entry.last >> 63) as u32 - u32::from(bit);
         entry.last = entry.last << 1 | u64::from(bit);
+        entry.share = entry.zeroes.clamp(1, 63);
         context.state = (context.state << 1 | usize::from(bit)) & (N - 1);
         bit
     }
@@ -141,11 +147,7 @@ impl<const BITS: usize, const SYMBOLS: usize> Adaptive<BITS, SYMBOLS> {
     }
 
     fn rebuild(&mut self) -> Result<(), Corrupt> {
-        let mut lengths = [0; SYMBOLS];
-        code_lengths(
-            &self.frequencies[..self.symbols],
-            &mut lengths[..self.symbols],
-        );
+        let lengths = code_lengths(&self.frequencies, self.symbols);
         self.left = self.period;
         self.decoder.build(&lengths[..self.symbols])
     }
@@ -194,22 +196,21 @@ fn sort(frequencies: &[u32], sorted: &mut [u32]) {
     sorted[frequent..].sort_unstable();
 }
 
-/// Lengths of an optimal prefix code; which of the optimal ones is part of the format. Symbols are taken by frequency, then
-/// value; of a symbol and an inner node of the same frequency the symbol is taken first.
-fn code_lengths(frequencies: &[u32], lengths: &mut [u8]) {
-    let symbols = frequencies.len();
-    lengths.fill(0);
+/// Lengths of an optimal prefix code for the first `symbols`; which of the optimal ones is part of the format. Symbols are
+/// taken by frequency, then value; of a symbol and an inner node of the same frequency the symbol is taken first.
+fn code_lengths<const N: usize>(frequencies: &[u32; N], symbols: usize) -> [u8; N] {
+    let mut lengths = [0; N];
     if symbols < 2 {
         // A code needs two codewords to be complete.
-        lengths.fill(1);
-        return;
+        lengths[..symbols].fill(1);
+        return lengths;
     }
-    let mut sorted = [0u32; OFFSETS];
+    let mut sorted = [0u32; N];
     let sorted = &mut sorted[..symbols];
-    sort(frequencies, sorted);
+    sort(&frequencies[..symbols], sorted);
     // Inner nodes come into being in the order of their frequencies.
-    let mut weight = [0u32; OFFSETS];
-    let mut parent = [0u16; OFFSETS];
+    let mut weight = [0u32; N];
+    let mut parent = [0u16; N];
     let (mut leaf, mut inner) = (0, 0);
     for node in 0..symbols - 1 {
         let mut total = 0;
@@ -227,30 +228,41 @@ fn code_lengths(frequencies: &[u32], lengths: &mut [u8]) {
         }
         weight[node] = total;
     }
-    // From the root down: an inner node turns one codeword of its depth into two that are longer.
-    let mut count = [0u32; LONGEST + 2];
-    let mut depth = [0u8; OFFSETS];
-    count[1] = 2;
-    for node in (0..symbols - 2).rev() {
-        depth[node] = depth[usize::from(parent[node])] + 1;
-        let mut at = usize::from(depth[node]);
-        if at >= LONGEST {
-            at = LONGEST - 1;
-            while count[at] == 0 {
-                at -= 1;
-            }
+    // They are taken in that order, too, so those of a depth lie in a row. Each turns a codeword of its depth into two that
+    // are longer by one.
+    let mut count = [0usize; LONGEST + 1];
+    let (mut first, mut nodes) = (symbols - 2, 1);
+    for (depth, count) in count.iter_mut().enumerate().skip(1) {
+        let below = parent[..first]
+            .iter()
+            .rev()
+            .take_while(|above| usize::from(**above) >= first)
+            .count();
+        *count = 2 * nodes;
+        if below == 0 || depth == LONGEST {
+            break;
+        }
+        *count -= below;
+        first -= below;
+        nodes = below;
+    }
+    // No codeword is longer than the longest: those of other nodes are made from shorter ones.
+    for _ in 0..first {
+        let mut at = LONGEST - 1;
+        while count[at] == 0 {
+            at -= 1;
         }
         count[at] -= 1;
         count[at + 1] += 2;
     }
     // The rarest get the longest.
-    let mut next = 0;
+    let mut next = sorted.iter();
     for length in (1..=LONGEST).rev() {
-        for _ in 0..count[length] {
-            lengths[(sorted[next] & 0x3FF) as usize] = length as u8;
-            next += 1;
+        for symbol in next.by_ref().take(count[length]) {
+            lengths[(symbol & 0x3FF) as usize] = length as u8;
         }
     }
+    lengths
 }
 
 /// Slots for offsets below `size`.
@@ -268,7 +280,16 @@ pub(super) struct Lzms {
     offset: Adaptive<11, OFFSETS>,
     delta_power: Adaptive<7, POWERS>,
     delta_offset: Adaptive<11, OFFSETS>,
+    /// Where each target was last, counted from `base`, which is far behind all that was there in chunks before.
     last_use: Box<[i32]>,
+    base: i32,
+}
+
+/// What is known of matches of differences: their powers and offsets in units of these.
+struct Deltas {
+    fresh: Context<64>,
+    repeat: [Context<64>; 2],
+    recent: [(u32, u32); 4],
 }
 
 /// What the item before was; a repeat right after its own kind cannot mean that same offset.
@@ -303,6 +324,7 @@ impl Lzms {
             delta_power: Adaptive::new(512),
             delta_offset: Adaptive::new(1024),
             last_use: vec![0; 1 << 16].into_boxed_slice(),
+            base: FAR,
         }
     }
 
@@ -332,10 +354,12 @@ impl Lzms {
         let mut kind = Context::<32>::new();
         let mut lz = Context::<64>::new();
         let mut lz_repeat = [Context::<64>::new(), Context::<64>::new()];
-        let mut delta = Context::<64>::new();
-        let mut delta_repeat = [Context::<64>::new(), Context::<64>::new()];
+        let mut delta = Deltas {
+            fresh: Context::new(),
+            repeat: [Context::new(), Context::new()],
+            recent: [(0, 1), (0, 2), (0, 3), (0, 4)],
+        };
         let mut recent = [1u32, 2, 3, 4];
-        let mut recent_delta = [(0u32, 1u32), (0, 2), (0, 3), (0, 4)];
         let mut before = Item::Literal;
         let mut at = 0;
         while at < out.len() {
@@ -365,64 +389,89 @@ impl Lzms {
                 copy_match(out, at, offset, length);
                 at += length;
             } else {
-                let (power, raw) = if !range.bit(&mut delta) {
-                    let power = self.delta_power.decode(&mut bits)? as u32;
-                    let raw = value(&mut self.delta_offset, &OFFSET, &mut bits)?;
-                    push(&mut recent_delta, (power, raw));
-                    (power, raw)
-                } else {
-                    let which = which(&mut range, &mut delta_repeat);
-                    repeat(
-                        &mut recent_delta,
-                        which + usize::from(before == Item::Delta),
-                    )
-                };
+                // Copies, so that those of this loop can stay in registers.
+                let (mut its_range, mut its_bits) = (range, bits);
+                at = self.delta(
+                    &mut its_range,
+                    &mut its_bits,
+                    &mut delta,
+                    before == Item::Delta,
+                    out,
+                    at,
+                )?;
+                (range, bits) = (its_range, its_bits);
                 before = Item::Delta;
-                let length = value(&mut self.length, &LENGTH, &mut bits)? as usize;
-                let span = 1usize << power;
-                let offset = (raw as usize) << power;
-                if offset + span > at || length > out.len() - at {
-                    return Err(Corrupt);
-                }
-                let window = &mut out[at - offset - span..at + length];
-                for here in offset + span..window.len() {
-                    window[here] = window[here - offset]
-                        .wrapping_add(window[here - span])
-                        .wrapping_sub(window[here - offset - span]);
-                }
-                at += length;
             }
         }
         self.translate(out);
         Ok(())
     }
 
+    /// A match of differences; `again` if the item before was one. Where the next item goes.
+    #[inline(never)]
+    fn delta(
+        &mut self,
+        range: &mut Range<'_>,
+        bits: &mut Backward<'_>,
+        deltas: &mut Deltas,
+        again: bool,
+        out: &mut [u8],
+        at: usize,
+    ) -> Result<usize, Corrupt> {
+        let (power, raw) = if !range.bit(&mut deltas.fresh) {
+            let power = self.delta_power.decode(bits)? as u32;
+            let raw = value(&mut self.delta_offset, &OFFSET, bits)?;
+            push(&mut deltas.recent, (power, raw));
+            (power, raw)
+        } else {
+            let which = which(range, &mut deltas.repeat);
+            repeat(&mut deltas.recent, which + usize::from(again))
+        };
+        let length = value(&mut self.length, &LENGTH, bits)? as usize;
+        let span = 1usize << power;
+        let offset = (raw as usize) << power;
+        if offset + span > at || length > out.len() - at {
+            return Err(Corrupt);
+        }
+        let window = &mut out[at - offset - span..at + length];
+        for here in offset + span..window.len() {
+            window[here] = window[here - offset]
+                .wrapping_add(window[here - span])
+                .wrapping_sub(window[here - offset - span]);
+        }
+        Ok(at + length)
+    }
+
     /// Makes absolute x86 addresses relative again, where the compressor saw that others near by had the same target.
     fn translate(&mut self, data: &mut [u8]) {
-        /// A target counts if it was used within so many bytes.
-        const TARGET: i32 = 65_535;
         /// Addresses are translated within so many bytes of one that counted.
         const REACH: i32 = 1023;
         if data.len() <= 17 {
             return;
         }
-        self.last_use.fill(-TARGET - 1);
+        // A chunk's size fits, see `resource::LARGEST`.
+        let size = data.len() as i32 + FAR;
+        if self.base > i32::MAX - size {
+            self.last_use.fill(0);
+            self.base = FAR;
+        }
+        let base = self.base;
+        self.base += size;
         let mut last = -REACH - 1;
         let end = data.len() - 16;
         let mut at = 1;
         while at < end {
             // Most bytes begin no instruction that counts.
-            while let Some(sixteen) = data[at..end].first_chunk()
-                && !may_begin(sixteen)
-            {
-                at += 16;
-            }
-            match data[at..end]
-                .iter()
-                .position(|byte| OPCODES[usize::from(*byte)])
-            {
-                Some(skip) => at += skip,
-                None => break,
+            let Some(ahead) = data[at..].first_chunk() else {
+                break;
+            };
+            match may_begin(ahead) {
+                Some(skip) if at + skip < end => at += skip,
+                Some(_) => break,
+                None => {
+                    at += 16;
+                    continue;
+                }
             }
             let (opcode, reach) = match data[at] {
                 0x48 => match (data[at + 1], data[at + 2]) {
@@ -454,35 +503,31 @@ impl Lzms {
             let low = u16::from_le_bytes([data[field], data[field + 1]]);
             let target = usize::from((at as u16).wrapping_add(low));
             let here = (field + 3) as i32;
-            if here - self.last_use[target] <= TARGET {
+            if base + here - self.last_use[target] < FAR {
                 last = here;
             }
-            self.last_use[target] = here;
+            self.last_use[target] = base + here;
             at = field + 4;
         }
     }
 }
 
-/// The first bytes of what [`Lzms::translate`] looks for.
-static OPCODES: [bool; 256] = {
-    let mut table = [false; 256];
-    let first = [0x48, 0x4C, 0xE8, 0xE9, 0xF0, 0xFF];
-    let mut n = 0;
-    while n < first.len() {
-        table[first[n]] = true;
-        n += 1;
-    }
-    table
-};
-
-/// Whether any of these is in [`OPCODES`], by a few comparisons of all of them at once.
+/// Where in the first sixteen bytes an instruction may begin that [`Lzms::translate`] looks for, going by two bytes of it: by a
+/// few comparisons of all of them at once.
 #[inline(always)]
-fn may_begin(bytes: &[u8; 16]) -> bool {
-    let mut any = false;
-    for byte in bytes {
-        any |= (byte & !4 == 0x48) | (byte & !1 == 0xE8) | (*byte == 0xF0) | (*byte == 0xFF);
+fn may_begin(bytes: &[u8; 17]) -> Option<usize> {
+    let mut may = [0u8; 16];
+    for (n, may) in may.iter_mut().enumerate() {
+        let (first, second) = (bytes[n], bytes[n + 1]);
+        *may = u8::from(
+            (first & !1 == 0xE8)
+                | (first & !4 == 0x48) & (second & !6 == 0x89)
+                | (first == 0xF0) & (second == 0x83)
+                | (first == 0xFF) & (second == 0x15),
+        );
     }
-    any
+    let may = u128::from_le_bytes(may);
+    (may != 0).then(|| may.trailing_zeros() as usize / 8)
 }
 
 #[inline(always)]
@@ -511,13 +556,110 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_comparisons_say_the_same_as_the_table() {
-        for byte in 0..=255u8 {
+    fn few_comparisons_find_the_first_instruction() {
+        let instructions: [&[u8]; 10] = [
+            &[0x48, 0x8B, 0x05],
+            &[0x48, 0x8B, 0x0D],
+            &[0x48, 0x8D, 0x05],
+            &[0x48, 0x8D, 0x3D],
+            &[0x4C, 0x8D, 0x05],
+            &[0xE8],
+            &[0xE9],
+            &[0xF0, 0x83, 0x05],
+            &[0xFF, 0x15],
+            &[0xFF, 0x15],
+        ];
+        for (n, instruction) in instructions.iter().enumerate() {
             for place in 0..16 {
-                let mut bytes = [0; 16];
-                bytes[place] = byte;
-                assert_eq!(may_begin(&bytes), OPCODES[usize::from(byte)], "{byte:#x}");
+                for filler in [0, 0x15, 0x48, 0x8B, 0xF0, 0xFF] {
+                    let mut bytes = [filler; 17];
+                    let count = instruction.len().min(17 - place);
+                    bytes[place..place + count].copy_from_slice(&instruction[..count]);
+                    // A filler may begin one with what follows it.
+                    let found = may_begin(&bytes).unwrap();
+                    assert!(found == place || found + 1 == place, "{n} {place} {found}");
+                }
             }
+        }
+        assert_eq!(may_begin(&[0x48; 17]), None);
+        assert_eq!(may_begin(b"no instruction is"), None);
+    }
+
+    /// The same, one inner node after the other.
+    fn plain_code_lengths(frequencies: &[u32]) -> Vec<u8> {
+        let symbols = frequencies.len();
+        let mut sorted: Vec<(u32, usize)> = (0..symbols)
+            .map(|symbol| (frequencies[symbol], symbol))
+            .collect();
+        sorted.sort_unstable();
+        let mut leaves = sorted.iter().map(|leaf| leaf.0).peekable();
+        let mut weights: Vec<u32> = Vec::new();
+        let mut parents = vec![0; symbols];
+        let mut taken = 0;
+        for node in 0..symbols - 1 {
+            let mut total = 0;
+            for _ in 0..2 {
+                let inner = weights.get(taken).copied();
+                match leaves.next_if(|leaf| inner.is_none_or(|inner| *leaf <= inner)) {
+                    Some(leaf) => total += leaf,
+                    None => {
+                        total += weights[taken];
+                        parents[taken] = node;
+                        taken += 1;
+                    }
+                }
+            }
+            weights.push(total);
+        }
+        let mut count = [0; LONGEST + 2];
+        let mut depth = vec![0; symbols];
+        count[1] = 2;
+        for node in (0..symbols - 2).rev() {
+            depth[node] = depth[parents[node]] + 1;
+            let mut at = depth[node];
+            if at >= LONGEST {
+                at = LONGEST - 1;
+                while count[at] == 0 {
+                    at -= 1;
+                }
+            }
+            count[at] -= 1;
+            count[at + 1] += 2;
+        }
+        let mut lengths = vec![0; symbols];
+        let mut next = sorted.iter();
+        for length in (1..=LONGEST).rev() {
+            for (_, symbol) in next.by_ref().take(count[length]) {
+                lengths[*symbol] = length as u8;
+            }
+        }
+        lengths
+    }
+
+    #[test]
+    fn code_lengths_are_those_of_the_plain_way() {
+        let mut x = 1u32;
+        for round in 0..3000usize {
+            let symbols = 2 + round % (OFFSETS - 1);
+            let mut frequencies = [0; OFFSETS];
+            let (mut small, mut large) = (1, 1);
+            for frequency in &mut frequencies[..symbols] {
+                x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                *frequency = match round % 3 {
+                    0 => 1 + (x >> 20) % (1 + (x >> 8) % 200),
+                    1 => 1 + (x >> 24 & x >> 16) % 8,
+                    // Codewords that would be too long.
+                    _ => {
+                        (small, large) = (large, (small + large) % 20_000 + 1);
+                        small
+                    }
+                };
+            }
+            assert_eq!(
+                code_lengths(&frequencies, symbols)[..symbols],
+                plain_code_lengths(&frequencies[..symbols]),
+                "{round}"
+            );
         }
     }
 

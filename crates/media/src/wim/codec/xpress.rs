@@ -12,28 +12,41 @@ pub(super) struct Xpress {
     decoder: Decoder<11, SYMBOLS>,
 }
 
-/// 16-bit words that raw bytes lie between: what is loaded when decides where those are ([MS-XCA] 2.2.4).
+/// 16-bit words that raw bytes lie between. A word counts as loaded as soon as fewer than 16 bits of those before are left,
+/// and raw bytes lie behind the last one that does ([MS-XCA] 2.2.4).
 struct Input<'a> {
     bytes: &'a [u8],
+    /// The next byte to load: so many words behind that place as whole words fit into `count` beside the last.
     at: usize,
-    bits: u32,
+    /// Bits, from the top; those behind the first `count` are the same as those at `at`, or zeroes.
+    bits: u64,
     count: u32,
 }
 
 impl Input<'_> {
+    /// Loads until there are 48 bits at least; past the end they are zeroes.
     #[inline(always)]
-    fn fill(&mut self) -> Result<(), Corrupt> {
-        if self.count < 16 {
-            if let Some(two) = self.bytes.get(self.at..self.at + 2) {
-                let word = u32::from(u16::from_le_bytes([two[0], two[1]]));
-                self.bits |= word << (16 - self.count);
-            } else if self.at > self.bytes.len() + 8 {
-                return Err(Corrupt);
+    fn fill(&mut self) {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let eight = match rest.first_chunk() {
+            Some(eight) => *eight,
+            None => {
+                let mut eight = [0; 8];
+                eight[..rest.len()].copy_from_slice(rest);
+                eight
             }
-            self.at += 2;
-            self.count += 16;
-        }
-        Ok(())
+        };
+        let word = u64::from_le_bytes(eight).rotate_left(32);
+        let word = (word & 0xffff_0000_ffff) << 16 | word >> 16 & 0xffff_0000_ffff;
+        self.bits |= word >> self.count;
+        let more = (63 - self.count) / 16;
+        self.at += more as usize * 2;
+        self.count += more * 16;
+    }
+
+    #[inline(always)]
+    fn peek(&self) -> u32 {
+        (self.bits >> 32) as u32
     }
 
     #[inline(always)]
@@ -42,9 +55,14 @@ impl Input<'_> {
         self.count -= count;
     }
 
+    /// Raw bytes, while there are 16 bits at least.
     fn raw(&mut self, length: usize) -> Result<usize, Corrupt> {
-        let bytes = self.bytes.get(self.at..self.at + length).ok_or(Corrupt)?;
-        self.at += length;
+        let loaded = self.count % 16 + 16;
+        let at = self.at - (self.count - loaded) as usize / 8;
+        let bytes = self.bytes.get(at..at + length).ok_or(Corrupt)?;
+        self.at = at + length;
+        self.count = loaded;
+        self.bits &= !(u64::MAX >> loaded);
         Ok(bytes
             .iter()
             .rev()
@@ -69,19 +87,28 @@ impl Xpress {
         };
         let mut at = 0;
         while at < out.len() {
-            input.fill()?;
-            let (symbol, length) = self.decoder.decode(input.bits)?;
-            input.skip(length);
+            input.fill();
+            let (mut symbol, mut taken) = self.decoder.decode(input.peek())?;
+            input.skip(taken);
             if symbol < 256 {
                 out[at] = symbol as u8;
                 at += 1;
-                continue;
+                if at == out.len() {
+                    break;
+                }
+                (symbol, taken) = self.decoder.decode(input.peek())?;
+                input.skip(taken);
+                if symbol < 256 {
+                    out[at] = symbol as u8;
+                    at += 1;
+                    continue;
+                }
             }
-            input.fill()?;
+            // 18 bits are left at least.
             let symbol = symbol - 256;
             let mut length = symbol & 15;
             let extra = (symbol >> 4) as u32;
-            let offset = 1usize << extra | (input.bits >> 1 >> (31 - extra)) as usize;
+            let offset = 1usize << extra | (input.bits >> 1 >> (63 - extra)) as usize;
             if length == 15 {
                 // These bytes come before the offset's bits are consumed, which changes nothing in what is loaded.
                 length += input.raw(1)?;
@@ -99,6 +126,9 @@ impl Xpress {
             }
             copy_match(out, at, offset, length);
             at += length;
+            if input.at > input.bytes.len() + 16 {
+                return Err(Corrupt);
+            }
         }
         Ok(())
     }
