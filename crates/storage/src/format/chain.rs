@@ -177,19 +177,44 @@ impl Chain {
 
     /// Reads what the layers from `first` on show; zeroes past their end.
     pub fn read_below(&self, first: usize, mut offset: u64, mut into: &mut [u8]) -> Result<()> {
-        let end = self.layers.len();
         while !into.is_empty() {
-            if first >= end {
-                into.fill(0);
-                return Ok(());
+            let mut length = into.len() as u64;
+            let mut found = None;
+            let mut layers = self.layers.iter().skip(first).peekable();
+            while let Some(layer) = layers.next() {
+                let source = layer.node.source();
+                let size = source.size();
+                if offset >= size {
+                    break;
+                }
+                length = length.min(size - offset);
+                // The last one is read wherever it has data: a host may look through much of a file to say where these end.
+                let kind = match layers.peek() {
+                    None => Kind::Data {
+                        offset: None,
+                        compressed: false,
+                    },
+                    Some(_) => {
+                        let extent = source.extent(offset, length)?;
+                        length = extent.length;
+                        extent.kind
+                    }
+                };
+                match kind {
+                    Kind::Unallocated => {}
+                    Kind::Zero { .. } => break,
+                    Kind::Data { .. } => {
+                        found = Some(source);
+                        break;
+                    }
+                }
             }
-            let status = self.status_below(first, end, offset, into.len() as u64)?;
-            let (now, later) = into.split_at_mut(status.length as usize);
-            match status.kind {
-                Kind::Data { .. } => self.layers[status.depth].node.source().read(offset, now)?,
-                _ => now.fill(0),
+            let (now, later) = into.split_at_mut(length as usize);
+            match found {
+                Some(source) => source.read(offset, now)?,
+                None => now.fill(0),
             }
-            offset += status.length;
+            offset += length;
             into = later;
         }
         Ok(())

@@ -6,6 +6,7 @@ use crate::format::{Chain, FormatError, Kind, Node, Result, Status};
 use crate::host::is_zero;
 use crate::qcow2::{Compressor, Prepared, Qcow2};
 use parking_lot::{Condvar, Mutex};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -208,6 +209,24 @@ struct Next {
     data: u64,
 }
 
+#[derive(Default)]
+struct Turn {
+    /// The ticket that may have places now.
+    ticket: u64,
+    /// What was packed before its turn, by its ticket.
+    early: BTreeMap<u64, Vec<Cluster>>,
+}
+
+/// A cluster's place on the disk, and what it was packed into, or its bytes if that made it no smaller.
+struct Cluster {
+    offset: u64,
+    bytes: Vec<u8>,
+    packed: bool,
+}
+
+/// Chunks that may be packed before their turn, for each thread.
+const EARLY: usize = 4;
+
 struct Work<'a> {
     sources: Sources,
     target: &'a Chain,
@@ -217,8 +236,7 @@ struct Work<'a> {
     unit: u64,
     chunk: u64,
     next: Mutex<Next>,
-    /// The ticket that may have places now.
-    turn: Mutex<u64>,
+    turn: Mutex<Turn>,
     turned: Condvar,
     failed: Mutex<Option<FormatError>>,
     stop: AtomicBool,
@@ -312,15 +330,15 @@ impl Work<'_> {
             return true;
         }
         let mut turn = self.turn.lock();
-        while *turn != ticket && !self.stop.load(Ordering::Acquire) {
+        while turn.ticket != ticket && !self.stop.load(Ordering::Acquire) {
             self.turned.wait(&mut turn);
         }
-        *turn == ticket
+        turn.ticket == ticket
     }
 
     fn pass(&self, ticket: u64) {
         if self.options.in_order {
-            *self.turn.lock() = ticket + 1;
+            self.turn.lock().ticket = ticket + 1;
             self.turned.notify_all();
         }
     }
@@ -454,25 +472,51 @@ impl Work<'_> {
         data: impl Iterator<Item = (usize, usize)>,
         compressor: &mut Compressor,
     ) -> Result<()> {
-        let failed = |error| in_write(at, error);
         let cluster = self.unit as usize;
-        let packed: Vec<(usize, Option<Vec<u8>>)> = data
+        let packed = data
             .flat_map(|(start, end)| (start..end).step_by(cluster))
-            .map(|start| (start, compressor.compress(&buffer[start..start + cluster])))
+            .map(|start| {
+                let bytes = &buffer[start..start + cluster];
+                let packed = compressor.compress(bytes);
+                Cluster {
+                    offset: at + start as u64,
+                    packed: packed.is_some(),
+                    bytes: packed.unwrap_or_else(|| bytes.to_vec()),
+                }
+            })
             .collect();
-        if !self.wait(ticket) {
+        // Nobody waits for those before: whoever's turn it is writes what was packed early, too.
+        let mut turn = self.turn.lock();
+        while turn.ticket != ticket && turn.early.len() >= EARLY * self.options.threads {
+            if self.stop.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            self.turned.wait(&mut turn);
+        }
+        turn.early.insert(ticket, packed);
+        if turn.ticket != ticket {
             return Ok(());
         }
-        for (start, packed) in packed {
-            let offset = at + start as u64;
-            match packed {
-                Some(packed) => image.write_compressed(offset, &packed).map_err(failed)?,
-                None => image
-                    .write(offset, &buffer[start..start + cluster], &|_, _| Ok(()))
-                    .map_err(failed)?,
+        let mut ticket = ticket;
+        while let Some(clusters) = turn.early.remove(&ticket) {
+            drop(turn);
+            for cluster in clusters {
+                let Cluster {
+                    offset,
+                    bytes,
+                    packed,
+                } = &cluster;
+                match packed {
+                    true => image.write_compressed(*offset, bytes),
+                    false => image.write(*offset, bytes, &|_, _| Ok(())),
+                }
+                .map_err(|error| in_write(*offset, error))?;
             }
+            ticket += 1;
+            turn = self.turn.lock();
+            turn.ticket = ticket;
+            self.turned.notify_all();
         }
-        self.pass(ticket);
         Ok(())
     }
 

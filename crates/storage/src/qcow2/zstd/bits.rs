@@ -2,14 +2,21 @@
 
 pub(super) struct Bits<'a> {
     out: &'a mut Vec<u8>,
+    /// Where the next whole bytes go.
+    at: usize,
     waiting: u64,
     count: u32,
 }
 
 impl Bits<'_> {
-    pub fn new(out: &mut Vec<u8>) -> Bits<'_> {
+    /// Bits behind what is in `out`, `most` at most.
+    pub fn new(out: &mut Vec<u8>, most: usize) -> Bits<'_> {
+        let at = out.len();
+        // The last word is written whole.
+        out.resize(at + most / 8 + 16, 0);
         Bits {
             out,
+            at,
             waiting: 0,
             count: 0,
         }
@@ -27,9 +34,8 @@ impl Bits<'_> {
     #[inline(always)]
     pub fn flush(&mut self) {
         let whole = self.count / 8;
-        let end = self.out.len() + whole as usize;
-        self.out.extend_from_slice(&self.waiting.to_le_bytes());
-        self.out.truncate(end);
+        self.out[self.at..self.at + 8].copy_from_slice(&self.waiting.to_le_bytes());
+        self.at += whole as usize;
         self.waiting >>= whole * 8;
         self.count %= 8;
     }
@@ -38,6 +44,7 @@ impl Bits<'_> {
     pub fn align(mut self) {
         self.count = self.count.next_multiple_of(8);
         self.flush();
+        self.out.truncate(self.at);
     }
 
     /// The mark from which whoever reads backwards begins: a 1, and zeroes up to a whole byte.

@@ -63,7 +63,8 @@ impl Shares {
 
     /// The table's description (4.1.1).
     pub fn write(&self, out: &mut Vec<u8>) {
-        let mut bits = Bits::new(out);
+        // A share takes a bit more than the accuracy, those that are none less.
+        let mut bits = Bits::new(out, SYMBOLS * 16);
         bits.put(u64::from(self.log - LEAST), 4);
         let mut threshold = 1i32 << self.log;
         let mut width = self.log + 1;

@@ -217,7 +217,7 @@ fn pack(weights: &[u8], out: &mut Vec<u8>) -> bool {
     let shares = Shares::new(&counts, 6);
     shares.write(out);
     let encoder = Encoder::new(&shares);
-    let mut bits = Bits::new(out);
+    let mut bits = Bits::new(out, weights.len() * 8);
     let mut states = [None; 2];
     for (index, weight) in weights.iter().enumerate().rev() {
         match &mut states[index % 2] {
@@ -253,7 +253,7 @@ fn compress(bytes: &[u8], codes: &[(u16, u8); 256], streams: bool, out: &mut Vec
 
 /// From the last byte to the first, since whoever reads it begins at its end.
 fn stream(bytes: &[u8], codes: &[(u16, u8); 256], out: &mut Vec<u8>) {
-    let mut bits = Bits::new(out);
+    let mut bits = Bits::new(out, bytes.len() * LONGEST as usize);
     let mut groups = bytes.rchunks_exact(4);
     for four in &mut groups {
         for byte in four.iter().rev() {

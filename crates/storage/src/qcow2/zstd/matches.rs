@@ -5,7 +5,7 @@ use super::Repeats;
 /// Bytes before the end of the block in which no match begins: what is looked at reaches so far.
 const END: usize = 9;
 /// Every so many bytes without a match the next places are looked at more coarsely by one.
-const PATIENCE: u32 = 7;
+const PATIENCE: u32 = 6;
 
 /// Some literals, then a match.
 #[derive(Clone, Copy)]
@@ -17,16 +17,39 @@ pub(super) struct Sequence {
     pub offset: u32,
 }
 
-#[derive(Default)]
+/// Entries of the tables, of which large frames use all.
+const LONG: usize = 1 << 17;
+const SHORT: usize = LONG / 2;
+
 pub(super) struct Finder {
     /// Places, with `base` added.
-    long: Vec<u32>,
-    short: Vec<u32>,
+    long: Box<[u32; LONG]>,
+    short: Box<[u32; SHORT]>,
     log: u32,
     /// Entries below are of frames before.
     base: u32,
     /// Bytes of this frame.
     size: u32,
+}
+
+impl Default for Finder {
+    fn default() -> Finder {
+        Finder {
+            long: zeroes(),
+            short: zeroes(),
+            log: 0,
+            base: 1,
+            size: 0,
+        }
+    }
+}
+
+/// Too many for the stack.
+fn zeroes<const N: usize>() -> Box<[u32; N]> {
+    match vec![0; N].into_boxed_slice().try_into() {
+        Ok(array) => array,
+        Err(_) => unreachable!("there are as many"),
+    }
 }
 
 #[inline(always)]
@@ -65,39 +88,21 @@ fn same(bytes: &[u8], mut a: usize, mut b: usize) -> usize {
 impl Finder {
     /// A new frame of `size` bytes: nothing that came before counts.
     pub fn begin(&mut self, size: usize) {
-        let log = size.max(1 << 12).next_power_of_two().ilog2().min(17);
+        let log = size
+            .max(1 << 12)
+            .next_power_of_two()
+            .ilog2()
+            .min(LONG.ilog2());
         let next = self.base.saturating_add(self.size);
         if log != self.log || next > u32::MAX / 2 {
-            *self = Finder {
-                long: vec![0; 1 << log],
-                short: vec![0; 1 << (log - 1)],
-                log,
-                base: 1,
-                size: size as u32,
-            };
+            self.long.fill(0);
+            self.short.fill(0);
+            self.log = log;
+            self.base = 1;
         } else {
             self.base = next;
-            self.size = size as u32;
         }
-    }
-
-    #[inline(always)]
-    fn long_place(&self, word: u64) -> usize {
-        (word.wrapping_mul(0xcf1b_bcdc_b7a5_6463) >> (64 - self.log)) as usize
-    }
-
-    #[inline(always)]
-    fn short_place(&self, word: u64) -> usize {
-        ((word << 24).wrapping_mul(0x9fb2_1c65_1e98_df25) >> (65 - self.log)) as usize
-    }
-
-    #[inline(always)]
-    fn remember(&mut self, bytes: &[u8], at: usize) {
-        let word = eight(bytes, at);
-        let (long, short) = (self.long_place(word), self.short_place(word));
-        let now = self.base + at as u32;
-        self.long[long] = now;
-        self.short[short] = now;
+        self.size = size as u32;
     }
 
     /// Takes `bytes` from `start` on apart, which matches may reach back from.
@@ -109,16 +114,24 @@ impl Finder {
         literals: &mut Vec<u8>,
         sequences: &mut Vec<Sequence>,
     ) {
-        let end = bytes.len();
-        let limit = end.saturating_sub(END);
+        let Some(limit) = bytes.len().checked_sub(END) else {
+            literals.extend_from_slice(&bytes[start..]);
+            return;
+        };
+        let mut tables = Tables {
+            long: &mut self.long,
+            short: &mut self.short,
+            shift: 64 - self.log,
+            base: self.base,
+        };
         let base = self.base;
         let (mut at, mut from) = (start, start);
         while at < limit {
             let word = eight(bytes, at);
-            let (long, short) = (self.long_place(word), self.short_place(word));
+            let (long, short) = (tables.long_place(word), tables.short_place(word));
             let now = base + at as u32;
-            let far = std::mem::replace(&mut self.long[long], now);
-            let near = std::mem::replace(&mut self.short[short], now);
+            let far = std::mem::replace(&mut tables.long[long], now);
+            let near = std::mem::replace(&mut tables.short[short], now);
             let repeat = repeats[0] as usize;
             // The next byte on as far back as the last match.
             if repeat <= at + 1 && four(bytes, at + 1) == four(bytes, at + 1 - repeat) {
@@ -127,20 +140,21 @@ impl Finder {
                 emit(
                     bytes, from, at, length, repeat, repeats, literals, sequences,
                 );
-                self.remember(bytes, at);
+                tables.remember(bytes, at);
                 at += length;
             } else {
-                let found = if far >= base && eight(bytes, (far - base) as usize) == word {
-                    Some((at, (far - base) as usize))
-                } else if near >= base && four(bytes, (near - base) as usize) == word as u32 {
+                let (far, near) = (before(far, base, at), before(near, base, at));
+                let found = if (eight(bytes, far) == word) & (far < at) {
+                    Some((at, far))
+                } else if (four(bytes, near) == word as u32) & (near < at) {
                     // A longer one may begin one byte later.
                     let later = eight(bytes, at + 1);
-                    let place = self.long_place(later);
-                    let far = std::mem::replace(&mut self.long[place], now + 1);
-                    if far >= base && eight(bytes, (far - base) as usize) == later {
-                        Some((at + 1, (far - base) as usize))
-                    } else {
-                        Some((at, (near - base) as usize))
+                    let place = tables.long_place(later);
+                    let far = std::mem::replace(&mut tables.long[place], now + 1);
+                    let far = before(far, base, at + 1);
+                    match (eight(bytes, far) == later) & (far <= at) {
+                        true => Some((at + 1, far)),
+                        false => Some((at, near)),
                     }
                 } else {
                     None
@@ -160,7 +174,7 @@ impl Finder {
                     bytes, from, here, length, offset, repeats, literals, sequences,
                 );
                 if at + 2 < limit {
-                    self.remember(bytes, at + 2);
+                    tables.remember(bytes, at + 2);
                 }
                 at = here + length;
             }
@@ -168,7 +182,7 @@ impl Finder {
             if at >= limit {
                 break;
             }
-            self.remember(bytes, at - 2);
+            tables.remember(bytes, at - 2);
             // Right behind a match the offset before that one is often good again.
             loop {
                 let repeat = repeats[1] as usize;
@@ -176,7 +190,7 @@ impl Finder {
                     break;
                 }
                 let length = 4 + same(bytes, at + 4 - repeat, at + 4);
-                self.remember(bytes, at);
+                tables.remember(bytes, at);
                 emit(bytes, at, at, length, repeat, repeats, literals, sequences);
                 at += length;
                 from = at;
@@ -184,6 +198,43 @@ impl Finder {
         }
         literals.extend_from_slice(&bytes[from..]);
     }
+}
+
+/// A finder's tables in a frame.
+struct Tables<'a> {
+    long: &'a mut [u32; LONG],
+    short: &'a mut [u32; SHORT],
+    /// What is left of a product for a place in `long`; in `short` it is one less.
+    shift: u32,
+    base: u32,
+}
+
+impl Tables<'_> {
+    #[inline(always)]
+    fn long_place(&self, word: u64) -> usize {
+        (word.wrapping_mul(0xcf1b_bcdc_b7a5_6463) >> self.shift) as usize % LONG
+    }
+
+    #[inline(always)]
+    fn short_place(&self, word: u64) -> usize {
+        ((word << 24).wrapping_mul(0x9fb2_1c65_1e98_df25) >> (self.shift + 1)) as usize % SHORT
+    }
+
+    #[inline(always)]
+    fn remember(&mut self, bytes: &[u8], at: usize) {
+        let word = eight(bytes, at);
+        let (long, short) = (self.long_place(word), self.short_place(word));
+        let now = self.base + at as u32;
+        self.long[long] = now;
+        self.short[short] = now;
+    }
+}
+
+/// Where an entry says that bytes are, or `at` if it is one of a frame before: what is there is compared in any case, since
+/// nobody could guess beforehand which entries are old.
+#[inline(always)]
+fn before(entry: u32, base: u32, at: usize) -> usize {
+    (entry.wrapping_sub(base) as usize).min(at)
 }
 
 /// Notes the literals between `from` and `at` and the match that follows them.
@@ -202,7 +253,15 @@ fn emit(
     literals: &mut Vec<u8>,
     sequences: &mut Vec<Sequence>,
 ) {
-    literals.extend_from_slice(&bytes[from..at]);
+    // Most are few, and there is always more behind a match's begin.
+    match bytes[from..].first_chunk::<16>() {
+        Some(sixteen) if at - from <= 16 => {
+            let end = literals.len() + at - from;
+            literals.extend_from_slice(sixteen);
+            literals.truncate(end);
+        }
+        _ => literals.extend_from_slice(&bytes[from..at]),
+    }
     let offset = offset as u32;
     // Without literals before it, the last offset would only make the last match longer: the numbers mean those after it
     // (3.1.1.5).

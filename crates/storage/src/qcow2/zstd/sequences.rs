@@ -168,6 +168,9 @@ impl<'a> Side<'a> {
     }
 }
 
+/// The most bits of a sequence: of its codes and of what these leave open.
+const SEQUENCE: usize = 9 + 8 + 9 + 53;
+
 /// Writes sequences sections.
 pub(super) struct Sections {
     literals: Encoder,
@@ -219,7 +222,7 @@ impl Sections {
         let mut literals = Side::new(&modes[0], &self.literals, own0, literal_code(last).0);
         let mut offsets = Side::new(&modes[1], &self.offsets, own1, offset_code(last).0);
         let mut matches = Side::new(&modes[2], &self.matches, own2, match_code(last).0);
-        let mut bits = Bits::new(out);
+        let mut bits = Bits::new(out, count * SEQUENCE);
         extra(last, &mut bits);
         // Whoever reads begins at the end: everything is the other way round here.
         for sequence in others.iter().rev() {
