@@ -9,7 +9,7 @@ PATH=$PATH:/usr/sbin:/sbin
 cd "$(dirname "$0")"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-for target in disc el_torito fat hive hive_log inf inspect pe qcow2 udf vhd vhdx vmdk wim wim_codec; do
+for target in disc disk el_torito fat hive hive_log inf inspect pe qcow2 udf vhd vhdx vmdk wim wim_codec zstd_pack; do
     mkdir -p "corpus/$target"
 done
 
@@ -54,9 +54,21 @@ fi
 if command -v genisoimage > /dev/null; then
     options=(-quiet -no-pad -J -R -udf -b "file 1.txt" -no-emul-boot)
     genisoimage "${options[@]}" -o "$work/a.iso" "$work/tree/folder" 2> /dev/null
-    for target in disc udf el_torito inspect; do
+    for target in disc el_torito inspect; do
         cp "$work/a.iso" "corpus/$target/"
     done
+    # The sectors of a smaller one that are not zeroes, each behind its number (fuzz_targets/udf.rs).
+    mkdir -p "$work/small/folder"
+    seq 1 300 > "$work/small/folder/file.txt"
+    echo text > "$work/small/a file of a long name.txt"
+    genisoimage -quiet -no-pad -udf -o "$work/small.iso" "$work/small" 2> /dev/null
+    head -c 2048 /dev/zero > "$work/zeroes"
+    for ((n = 32; n * 2048 < $(stat -c %s "$work/small.iso"); n++)); do
+        dd if="$work/small.iso" bs=2048 skip="$n" count=1 status=none > "$work/sector"
+        cmp -s "$work/sector" "$work/zeroes" && continue
+        printf '%b' "$(printf '\\x%02x\\x%02x' $((n & 255)) $((n >> 8)))"
+        cat "$work/sector"
+    done > corpus/udf/small.sectors
 fi
 if command -v mkfs.vfat > /dev/null; then
     for bits in 12 16 32; do
@@ -64,6 +76,14 @@ if command -v mkfs.vfat > /dev/null; then
         truncate -s "${size}K" "$work/fat$bits"
         mkfs.vfat -F "$bits" -s 1 "$work/fat$bits" > /dev/null 2>&1 || continue
         command -v mcopy > /dev/null && mcopy -s -i "$work/fat$bits" "$work/tree/folder" ::/
+        head -c 128K "$work/fat$bits" > "corpus/fat/fat$bits"
+    done
+elif command -v mformat > /dev/null; then
+    for bits in 12 16 32; do
+        sectors=$((bits == 12 ? 320 : bits == 16 ? 8800 : 66600))
+        truncate -s "$((sectors / 2))K" "$work/fat$bits"
+        mformat -i "$work/fat$bits" -T "$sectors" -c 1 $([ "$bits" = 32 ] && echo -F) :: || continue
+        mcopy -s -i "$work/fat$bits" "$work/tree/folder" ::/
         head -c 128K "$work/fat$bits" > "corpus/fat/fat$bits"
     done
 fi
@@ -75,14 +95,45 @@ if command -v wimlib-imagex > /dev/null; then
     done
     wimlib-imagex capture "$work/tree" "$work/solid.wim" --compress=LZMS --solid --no-acls > /dev/null 2>&1 &&
         cp "$work/solid.wim" corpus/wim/
+    # A chunk of each compression, behind its kind and how much comes out of it, less one, in 128 bytes.
+    mkdir "$work/one"
+    head -c 32K "$0" > "$work/one/file"
+    while [ "$(stat -c %s "$work/one/file")" -lt 32768 ]; do
+        seq 1 $((RANDOM % 500)) | cat - "$0" >> "$work/one/file"
+    done
+    truncate -s 32K "$work/one/file"
+    number=0
+    for kind in XPRESS LZX LZMS; do
+        wimlib-imagex capture "$work/one" "$work/one.wim" --compress=$kind --chunk-size=32K --no-acls > /dev/null 2>&1 || continue
+        size=$(wimlib-imagex info --blobs "$work/one.wim" | awk '/^Compressed size/ { size = $4 } /^Offset.* 208 / { print size }')
+        (printf "\\x0$number\\xff"; tail -c +209 "$work/one.wim" | head -c "$size") > "corpus/wim_codec/$kind"
+        number=$((number + 1))
+        rm "$work/one.wim"
+    done
 fi
+seq 1 900 | (printf '\005\011'; cat) > corpus/zstd_pack/lines
+(printf '\010\003'; head -c 700 /dev/urandom; seq 1 300; printf 'again %.0s' {1..200}) > corpus/zstd_pack/mixed
+# How the image is and what is packed of it, then steps of six bytes.
+printf '\003\125\000\010\100\000\003\000\007\000\100\000\003\000\006\000\000\000\000\000\004\010\200\001\010\000' > corpus/disk/plain
+printf '\013\377\000\020\000\001\002\000\005\000\000\000\000\000\003\010\000\001\001\000\007\000\000\000\377\010' > corpus/disk/direct
 printf '[Version]\r\nSignature="$Windows NT$"\r\nClass=Net\r\nDriverVer=01/02/2024,1.2.3.4\r\nCatalogFile=a.cat\r\n[Manufacturer]\r\n%%M%%=M,NTARM64.10.0\r\n[M.NTARM64.10.0]\r\n%%D%%=I,PCI\\VEN_1AF4&DEV_1000\r\n[Strings]\r\nM="Maker"\r\nD="Device"\r\n' \
     > corpus/inf/a.inf
-for file in /usr/lib/systemd/boot/efi/*.efi /usr/share/efi/*/*.efi; do
+for file in "${LOADERS:-/usr/lib/systemd/boot/efi}"/*.efi /usr/share/efi/*/*.efi; do
     [ -f "$file" ] && head -c 8K "$file" > "corpus/pe/$(basename "$file")"
 done
 for hive in "${HIVES:-/usr/share/hivex}"/*; do
-    [ -f "$hive" ] && [ "$(head -c 4 "$hive")" = regf ] && cp "$hive" corpus/hive/
+    [ -f "$hive" ] && [ "$(head -c 4 "$hive")" = regf ] && cp "$hive" corpus/hive/ || continue
+    # A log that has the first page of its bins.
+    {
+        head -c 28 "$hive"
+        printf '\6\0\0\0'
+        tail -c +33 "$hive" | head -c 480
+        printf 'HvLE\0\22\0\0\0\0\0\0\1\0\0\0\0\20\0\0\1\0\0\0'
+        head -c 20 /dev/zero
+        printf '\0\20\0\0'
+        tail -c +4097 "$hive" | head -c 4096
+        head -c 464 /dev/zero
+    } > "corpus/hive_log/$(basename "$hive")"
 done
 for target in corpus/*; do
     echo "$target: $(find "$target" -type f | wc -l) files"

@@ -132,6 +132,27 @@ fn entry(log: &[u8], at: usize) -> Option<(LogEntry, usize)> {
     Some((entry, size))
 }
 
+/// A log with its checksum and its entries' hashes made right.
+pub(super) fn with_checksums(mut log: Vec<u8>) -> Vec<u8> {
+    if log.len() < FIRST_ENTRY {
+        return log;
+    }
+    let sum = checksum(&log);
+    log[508..512].copy_from_slice(&sum.to_le_bytes());
+    let mut at = FIRST_ENTRY;
+    while let Ok(size) = log.le32(at + 4)
+        && size >= 40
+        && let Some(entry) = log.get_mut(at..at.saturating_add(size as usize))
+    {
+        let hash = marvin32(SEED, &entry[40..]);
+        entry[24..32].copy_from_slice(&hash.to_le_bytes());
+        let hash = marvin32(SEED, &entry[..32]);
+        entry[32..40].copy_from_slice(&hash.to_le_bytes());
+        at += size as usize;
+    }
+    log
+}
+
 /// Marvin32, a keyed hash of Microsoft's.
 pub(super) fn marvin32(seed: u64, bytes: &[u8]) -> u64 {
     let (mut low, mut high) = (seed as u32, (seed >> 32) as u32);

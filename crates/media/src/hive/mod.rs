@@ -94,6 +94,11 @@ impl Hive {
         Ok(hive)
     }
 
+    /// The bytes of a log with its checksums made right: for tests that damage what they protect.
+    pub fn log_with_checksums(log: Vec<u8>) -> Vec<u8> {
+        log::with_checksums(log)
+    }
+
     /// A hive of the host with the logs that lie beside it (`NAME.LOG1`, `NAME.LOG2`).
     pub fn open_file(path: &Path) -> Result<Hive> {
         let source: Shared = Arc::new(FileSource::open(path)?);

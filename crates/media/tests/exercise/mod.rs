@@ -168,8 +168,11 @@ pub fn hive_log(bytes: &[u8]) {
     if let Ok(hive) = Hive::create("ROOT") {
         let mut dirty = hive.into_bytes();
         dirty[4] = dirty[4].wrapping_add(1);
-        if let Ok(hive) = Hive::open_with_logs(dirty, &[bytes.to_vec()]) {
-            let _ = hive.root();
+        // Hashes stand before everything: what is behind them is reached with them made right, too.
+        for log in [bytes.to_vec(), Hive::log_with_checksums(bytes.to_vec())] {
+            if let Ok(hive) = Hive::open_with_logs(dirty.clone(), &[log]) {
+                let _ = hive.root();
+            }
         }
     }
 }

@@ -79,22 +79,46 @@ fn le64(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
 }
 
+/// What a byte does to a CRC-32C, by how many bytes follow it.
+static CRC: [[u32; 256]; 8] = {
+    let mut tables = [[0u32; 256]; 8];
+    let mut index = 0;
+    while index < 256 {
+        let mut crc = index as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = (crc >> 1) ^ ((crc & 1) * 0x82f6_3b78);
+            bit += 1;
+        }
+        tables[0][index] = crc;
+        index += 1;
+    }
+    let mut next = 256;
+    while next < 8 * 256 {
+        let before = tables[next / 256 - 1][next % 256];
+        tables[next / 256][next % 256] = tables[0][(before & 255) as usize] ^ before >> 8;
+        next += 1;
+    }
+    tables
+};
+
 /// CRC-32C (Castagnoli), of structures whose own checksum, at 4, counts as 0.
 fn crc32c(bytes: &[u8]) -> u32 {
-    let mut table = [0u32; 256];
-    for (index, entry) in table.iter_mut().enumerate() {
-        *entry = (0..8).fold(index as u32, |crc, _| {
-            if crc & 1 != 0 {
-                crc >> 1 ^ 0x82f6_3b78
-            } else {
-                crc >> 1
-            }
+    let mut crc = !0u32;
+    let (eights, rest) = bytes.as_chunks::<8>();
+    for (index, eight) in eights.iter().enumerate() {
+        let mut word = u64::from_le_bytes(*eight);
+        if index == 0 {
+            word &= u64::from(u32::MAX);
+        }
+        word ^= u64::from(crc);
+        crc = (CRC.iter().rev().enumerate()).fold(0, |crc, (byte, table)| {
+            crc ^ table[(word >> (8 * byte)) as usize & 255]
         });
     }
-    let crc = bytes.iter().enumerate().fold(!0u32, |crc, (at, byte)| {
-        let byte = if (4..8).contains(&at) { 0 } else { *byte };
-        table[usize::from((crc as u8) ^ byte)] ^ crc >> 8
-    });
+    for byte in rest {
+        crc = CRC[0][usize::from(crc as u8 ^ byte)] ^ crc >> 8;
+    }
     !crc
 }
 
