@@ -77,6 +77,10 @@ pub(super) fn replay(bytes: &mut Vec<u8>, logs: &[Vec<u8>]) -> Result<u32> {
         if entry.sequence != next {
             break;
         }
+        let pages: usize = entry.pages.iter().map(|(_, page)| page.len()).sum();
+        if entry.length > bytes.len().saturating_sub(BASE) + pages {
+            return Err(refused("its log has it grow by more than it holds"));
+        }
         next = next.wrapping_add(1);
         length = entry.length;
         if bytes.len() < BASE + length {

@@ -212,6 +212,22 @@ fn logs_are_replayed() {
     assert!(Hive::open_with_logs(dirty, &[log]).is_err());
 }
 
+/// A hive grows by what its log holds, not by what it says.
+#[test]
+fn a_log_that_claims_much_takes_no_memory() {
+    let mut dirty = Hive::create("ROOT").unwrap().into_bytes();
+    dirty[4] += 1;
+    let mut log = dirty[..512].to_vec();
+    log[28..32].copy_from_slice(&6u32.to_le_bytes());
+    log.resize(1024, 0);
+    log[512..516].copy_from_slice(b"HvLE");
+    log[516..520].copy_from_slice(&512u32.to_le_bytes());
+    log[528..532].copy_from_slice(&0x7000_0000u32.to_le_bytes());
+    let log = Hive::log_with_checksums(log);
+    let error = Hive::open_with_logs(dirty, &[log]).err().unwrap();
+    assert!(error.to_string().contains("grow"), "{error}");
+}
+
 /// Windows sets space aside behind the bins of hives that grow: it may hold anything.
 #[test]
 fn what_lies_behind_the_bins_is_no_matter() {
