@@ -39,6 +39,12 @@ pub trait Host: Send + Sync {
         Ok((true, self.length()?.max(offset)))
     }
 
+    /// Whether the host writes one request at a time, whoever makes them: through its cache into a regular file. Others wait
+    /// busily then.
+    fn one_writer(&self) -> bool {
+        false
+    }
+
     /// Bytes that the file takes on the host's disk.
     fn allocated(&self) -> io::Result<u64> {
         self.length()
@@ -136,6 +142,10 @@ impl Host for File {
             Err(Errno::NXIO) => Ok((false, end)),
             Err(_) => Ok((true, end)),
         }
+    }
+
+    fn one_writer(&self) -> bool {
+        self.metadata().is_ok_and(|metadata| metadata.is_file())
     }
 
     fn allocated(&self) -> io::Result<u64> {

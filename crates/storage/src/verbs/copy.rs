@@ -5,7 +5,7 @@ use crate::buffer::Buffer;
 use crate::format::{Chain, FormatError, Kind, Node, Result, Status};
 use crate::host::is_zero;
 use crate::qcow2::{Compressor, Prepared, Qcow2};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -164,6 +164,7 @@ pub fn copy(
         next: Mutex::default(),
         turn: Mutex::default(),
         turned: Condvar::new(),
+        writing: target.top().host.one_writer().then(Mutex::default),
         failed: Mutex::default(),
         stop: AtomicBool::new(false),
         written: AtomicU64::new(0),
@@ -238,6 +239,8 @@ struct Work<'a> {
     next: Mutex<Next>,
     turn: Mutex<Turn>,
     turned: Condvar,
+    /// Held to write, where the host lets only one do so: waiting for it there would take its processors' time.
+    writing: Option<Mutex<()>>,
     failed: Mutex<Option<FormatError>>,
     stop: AtomicBool,
     written: AtomicU64,
@@ -343,6 +346,10 @@ impl Work<'_> {
         }
     }
 
+    fn writing(&self) -> Option<MutexGuard<'_, ()>> {
+        self.writing.as_ref().map(Mutex::lock)
+    }
+
     fn throttle(&self, bytes: u64) {
         let Some(rate) = self.options.rate.filter(|rate| *rate > 0) else {
             return;
@@ -403,6 +410,7 @@ impl Work<'_> {
                 None => self.clusters(image, at, ticket, buffer, data),
             },
             _ => {
+                let _writing = self.writing();
                 for (start, end) in data {
                     let end = end.min(length as usize);
                     self.target
@@ -454,6 +462,7 @@ impl Work<'_> {
             }
         }
         self.pass(ticket);
+        let _writing = self.writing();
         for (from, place) in prepared {
             let length = place.length() as usize;
             image
