@@ -4,22 +4,67 @@
 use crate::access::Backend;
 use crate::format::{Chain, FormatError};
 use crate::qcow2::Qcow2;
-use parking_lot::RwLock;
+use parking_lot::{Condvar, Mutex, RwLock};
 use std::io;
+use std::ops::Range;
+
+/// Clusters that are free but still kept for those who may be reading them, beyond which everybody waits until they are given
+/// back.
+const KEPT: usize = 1024;
 
 /// A chain of images with qcow2 on top.
 pub(crate) struct Native {
     chain: Chain,
-    /// Whoever changes where data are is alone: two halves of a new cluster would each be written over zeroes, and what a read
-    /// has looked up could be freed and given to another. Reads, and writes to clusters that are there, share it.
+    /// Held alone to take clusters away, and to give what is free to others: what a read has looked up could be written over.
     places: RwLock<()>,
+    /// Spans of the disk whose clusters are being made: two halves of a new one would each be written over zeroes.
+    making: Mutex<Vec<Range<u64>>>,
+    made: Condvar,
 }
 
 impl Native {
     pub(crate) fn new(chain: Chain) -> Native {
+        if let Some(image) = chain.top().qcow2() {
+            image.keep_freed();
+        }
         Native {
             chain,
             places: RwLock::new(()),
+            making: Mutex::default(),
+            made: Condvar::new(),
+        }
+    }
+
+    /// Writes to clusters of which some are new.
+    fn make(&self, image: &Qcow2, offset: u64, from: &[u8]) -> Result<(), FormatError> {
+        let cluster = image.cluster_bytes();
+        let end = (offset + from.len() as u64).next_multiple_of(cluster);
+        let span = offset / cluster * cluster..end;
+        let mut making = self.making.lock();
+        while (making.iter()).any(|other| other.start < span.end && span.start < other.end) {
+            self.made.wait(&mut making);
+        }
+        making.push(span.clone());
+        drop(making);
+        let written = self.chain.write(offset, from);
+        self.making.lock().retain(|other| *other != span);
+        self.made.notify_all();
+        written
+    }
+
+    /// Gives what is free to others, at once if nobody is in the way.
+    fn release(&self, image: &Qcow2) -> Result<(), FormatError> {
+        let kept = image.kept();
+        if kept == 0 {
+            return Ok(());
+        }
+        let alone = match kept < KEPT {
+            true => self.places.try_write(),
+            false => Some(self.places.write()),
+        };
+        match alone {
+            Some(_alone) => image.release(),
+            None => Ok(()),
         }
     }
 
@@ -55,9 +100,9 @@ impl Backend for Native {
             if image.overwrite(offset, from).map_err(told)? {
                 return Ok(());
             }
+            self.make(image, offset, from).map_err(told)?;
         }
-        let _alone = self.places.write();
-        self.chain.write(offset, from).map_err(told)
+        self.release(image).map_err(told)
     }
 
     fn grow(&self, _size: u64) -> io::Result<()> {
@@ -94,16 +139,21 @@ impl Backend for Native {
         self.discard_to_zero(start, end - start)
     }
 
-    /// Waits for the drive if the image was opened so. What it frees is given to others by those alone who are alone.
+    /// Waits for the drive if the image was opened so.
     fn flush(&self) -> io::Result<()> {
-        self.image()?.flush().map_err(told)
+        let image = self.image()?;
+        image.flush_beside().map_err(told)?;
+        self.release(image).map_err(told)
     }
 }
 
 impl Drop for Native {
     fn drop(&mut self) {
         if let Ok(image) = self.image()
-            && let Err(error) = image.close()
+            && let Err(error) = image
+                .close()
+                .and_then(|()| image.release())
+                .and_then(|()| image.close())
         {
             tracing::warn!(
                 "'{}' was not closed properly: {error}",

@@ -289,6 +289,48 @@ fn a_full_disk_at_every_length() {
     }
 }
 
+/// What cannot be written takes no room.
+#[test]
+fn a_failed_write_leaks_nothing() {
+    let start = new_image(&options(3, 16));
+    let mut random = Random(11);
+    let cluster: Vec<u8> = (0..CLUSTER)
+        .map(|n| (n / 8 * (random.next() % 2)) as u8)
+        .collect();
+    let packed = Compressor::new(Compression::Zlib)
+        .compress(&cluster)
+        .unwrap();
+    type Write<'a> = &'a dyn Fn(&Qcow2, u64) -> Result<(), FormatError>;
+    let writes: [Write<'_>; 2] = [
+        &|image, at| image.write_compressed(at, &packed),
+        &|image, at| image.write(at, &[7; 3 * CLUSTER as usize], &nothing_below),
+    ];
+    for write in writes {
+        let mut failures = 0;
+        // A table covers 64 clusters: some writes fail for want of one.
+        for full in (start.len() as u64..start.len() as u64 + 64 * CLUSTER).step_by(100) {
+            let file = Arc::new(FaultyFile::new(start.clone(), Fault::None));
+            let image = open(&file, true).unwrap();
+            file.set_fault(Fault::Full(full));
+            for n in 0..BLOCKS / 32 {
+                failures += u32::from(write(&image, n * 16 * CLUSTER).is_err());
+            }
+            file.set_fault(Fault::None);
+            write(&image, 0).unwrap();
+            image.close().unwrap();
+            drop(image);
+            let report = open(&file, false).unwrap().check(Repair::Nothing).unwrap();
+            assert_eq!(
+                (report.leaks, report.corruptions),
+                (0, 0),
+                "full at {full}: {:?}",
+                report.messages
+            );
+        }
+        assert!(failures > 100, "{failures}");
+    }
+}
+
 #[test]
 fn a_shrunk_image_is_whole_at_every_moment() {
     let start = {

@@ -7,6 +7,9 @@ use crate::format::{Extent, FormatError, Kind, Result, Source};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// Bytes of unpacked clusters that are kept: a few threads read on where each was.
+const UNPACKED: usize = 1 << 20;
+
 /// An L2 entry, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Entry {
@@ -153,10 +156,12 @@ impl Meta {
 impl Qcow2 {
     /// The contents of a compressed cluster.
     pub(super) fn unpack(&self, offset: u64, length: u64) -> Result<Arc<Vec<u8>>> {
-        if let Some((at, cluster)) = &*self.unpacked.lock()
-            && *at == offset
         {
-            return Ok(cluster.clone());
+            let mut unpacked = self.unpacked.lock();
+            if let Some(index) = unpacked.iter().position(|(at, _)| *at == offset) {
+                unpacked[..=index].rotate_right(1);
+                return Ok(unpacked[0].1.clone());
+            }
         }
         let kind = self.compression();
         // The last sector may not be all there.
@@ -169,7 +174,10 @@ impl Qcow2 {
             ))
         })?;
         let cluster = Arc::new(cluster);
-        *self.unpacked.lock() = Some((offset, cluster.clone()));
+        let mut unpacked = self.unpacked.lock();
+        let most = (UNPACKED >> self.cluster_bits).clamp(1, 16);
+        unpacked.truncate(most - 1);
+        unpacked.insert(0, (offset, cluster.clone()));
         Ok(cluster)
     }
 

@@ -65,8 +65,8 @@ pub struct Qcow2 {
     writable: bool,
     size: AtomicU64,
     meta: Mutex<Meta>,
-    /// The compressed cluster that was read last.
-    unpacked: Mutex<Option<(u64, Arc<Vec<u8>>)>>,
+    /// Compressed clusters that were read last, by their place in the file, the last one first.
+    unpacked: Mutex<Vec<(u64, Arc<Vec<u8>>)>>,
 }
 
 /// All of the image's tables, as they are in memory.
@@ -80,6 +80,11 @@ struct Meta {
     refcounts: Refcounts,
     /// Clusters whose references go away with the next flush: each takes one from the refcount then.
     freed: Vec<u64>,
+    /// Such clusters stay taken until [`Qcow2::release`]: somebody may be reading what was there.
+    keep: bool,
+    kept: Vec<u64>,
+    /// How often [`Meta::flush`] was called.
+    flushes: u64,
     snapshots: Vec<Snapshot>,
     /// Where compressed data were put last: the next go behind them.
     compressed_end: u64,
@@ -163,6 +168,9 @@ impl Qcow2 {
                 tables: HashMap::new(),
                 refcounts,
                 freed: Vec::new(),
+                keep: false,
+                kept: Vec::new(),
+                flushes: 0,
                 snapshots,
                 compressed_end: 0,
                 reserved: None,
@@ -281,6 +289,43 @@ impl Qcow2 {
         self.meta.lock().flush()
     }
 
+    /// As [`Qcow2::flush`], of an image that others read and write at the same time: they wait for the tables only, not for the
+    /// data.
+    pub(crate) fn flush_beside(&self) -> Result<()> {
+        let (durable, flushes) = {
+            let meta = self.meta.lock();
+            (meta.durable, meta.flushes)
+        };
+        if durable {
+            self.data.sync()?;
+        }
+        let mut meta = self.meta.lock();
+        // What another flush wrote in the meantime may not be on the drive: it may have failed.
+        if meta.is_dirty() || meta.flushes != flushes {
+            meta.flush()?;
+        }
+        Ok(())
+    }
+
+    /// From now on what is free stays as it is until [`Qcow2::release`].
+    pub(crate) fn keep_freed(&self) {
+        self.meta.lock().keep = true;
+    }
+
+    /// Clusters that [`Qcow2::release`] would give to others.
+    pub(crate) fn kept(&self) -> usize {
+        self.meta.lock().kept.len()
+    }
+
+    /// Lets others have what is free. Nobody may be reading or writing.
+    pub(crate) fn release(&self) -> Result<()> {
+        let mut meta = self.meta.lock();
+        while let Some(cluster) = meta.kept.pop() {
+            meta.decrease(cluster)?;
+        }
+        Ok(())
+    }
+
     /// As [`Qcow2::flush`], and gives back what is free now. An image that is dropped without it has leaks.
     pub fn close(&self) -> Result<()> {
         if !self.writable {
@@ -324,6 +369,7 @@ impl Meta {
 
     /// Writes everything that is not on the disk, in order.
     fn flush(&mut self) -> Result<()> {
+        self.flushes += 1;
         if !self.compressed_end.is_multiple_of(512) {
             let end = self.compressed_end.next_multiple_of(512);
             if self.host.length()? < end {
@@ -383,10 +429,23 @@ impl Meta {
             self.barrier()?;
         }
         // Nothing on the disk refers to these any more.
+        if self.keep {
+            self.kept.append(&mut self.freed);
+        }
         for cluster in std::mem::take(&mut self.freed) {
             self.decrease(cluster)?;
         }
         Ok(())
+    }
+
+    /// Whether [`Meta::flush`] would do anything but wait for the drive.
+    fn is_dirty(&self) -> bool {
+        !self.compressed_end.is_multiple_of(512)
+            || self.refcounts.is_dirty()
+            || self.tables.values().any(|table| table.dirty)
+            || !self.l1_dirty.is_empty()
+            || self.header_dirty
+            || !self.freed.is_empty()
     }
 
     /// [`Meta::flush`] until what it freed is free on the disk, too.

@@ -422,7 +422,7 @@ impl Qcow2 {
         meta.change_refcounts(&old, Change::Decrease)?;
         meta.refresh_copied()?;
         meta.end_update()?;
-        *self.unpacked.lock() = None;
+        self.unpacked.lock().clear();
         Ok(true)
     }
 

@@ -71,8 +71,13 @@ impl Meta {
         let offset = cluster << self.cluster_bits();
         // Clusters of a table that is not on the disk yet must not be past the end of the file.
         let end = offset + self.cluster_size();
-        if self.host.length()? < end {
-            self.host.set_length(end)?;
+        let room = match self.host.length()? < end {
+            true => self.host.set_length(end),
+            false => Ok(()),
+        };
+        if let Err(error) = room {
+            self.freed.push(cluster);
+            return Err(error.into());
         }
         let table = Table {
             entries,
@@ -249,14 +254,26 @@ impl Qcow2 {
         let size = self.cluster_bytes();
         let place = self.changing()?.place(offset, from.len() as u64 / size)?;
         let count = (place.clusters * size) as usize;
-        if let Err(error) = self.data.write_at(place.offset, &from[..count]) {
-            self.changing()?.abandon(offset, &place)?;
-            return Err(error.into());
-        }
-        if place.new {
-            self.changing()?.link(offset, &place)?;
-        }
+        self.fill_place(offset, &place, &from[..count])?;
         Ok(count)
+    }
+
+    /// Writes a place's data and lets the guest's clusters be those, or gives it back.
+    fn fill_place(&self, offset: u64, place: &Place, from: &[u8]) -> Result<()> {
+        let written = self.data.write_at(place.offset, from);
+        let mut meta = match place.new || written.is_err() {
+            true => self.changing()?,
+            false => return Ok(()),
+        };
+        let linked = match written {
+            Ok(()) => meta.link(offset, place),
+            Err(error) => Err(error.into()),
+        };
+        if linked.is_err() {
+            // What went wrong first is what counts.
+            let _ = meta.abandon(offset, place);
+        }
+        linked
     }
 
     /// Sets a place aside for whole clusters, for as many bytes as [`Prepared::length`] says. It is theirs only once
@@ -272,11 +289,7 @@ impl Qcow2 {
     }
 
     pub(crate) fn put(&self, prepared: Prepared, from: &[u8]) -> Result<()> {
-        self.data.write_at(prepared.place.offset, from)?;
-        if prepared.place.new {
-            self.changing()?.link(prepared.offset, &prepared.place)?;
-        }
-        Ok(())
+        self.fill_place(prepared.offset, &prepared.place, from)
     }
 
     fn write_part(&self, offset: u64, from: &[u8], below: Below<'_>) -> Result<()> {
@@ -397,7 +410,7 @@ impl Qcow2 {
             }
         }
         drop(meta);
-        *self.unpacked.lock() = None;
+        self.unpacked.lock().clear();
         Ok(next)
     }
 
@@ -441,7 +454,7 @@ impl Qcow2 {
         meta.drop_references(&old)?;
         meta.settle()?;
         drop(meta);
-        *self.unpacked.lock() = None;
+        self.unpacked.lock().clear();
         self.cut()
     }
 
@@ -452,25 +465,37 @@ impl Qcow2 {
                 "Compressed clusters cannot be written to an image with an external data file",
             ));
         }
-        let bits = self.cluster_bits;
-        let at = self.changing()?.allocate_bytes(packed.len() as u64)?;
-        self.host.write_at(at, packed)?;
+        let length = packed.len() as u64;
+        let at = self.changing()?.allocate_bytes(length)?;
+        let written = self.host.write_at(at, packed);
         let mut meta = self.changing()?;
-        let (l1, index) = meta.indices(offset);
-        let table = meta.own_table(l1)?;
-        let entry = compressed_entry(at, packed.len() as u64, bits);
-        let table = meta.table(table)?;
-        let old = std::mem::replace(&mut table.entries[index], entry);
-        table.dirty = true;
-        let old = meta.entry_of(old);
-        meta.release(old);
+        let linked = match written {
+            Ok(()) => meta.link_compressed(offset, at, length),
+            Err(error) => Err(error.into()),
+        };
+        if linked.is_err() {
+            meta.release(Entry::Compressed { offset: at, length });
+        }
         drop(meta);
-        *self.unpacked.lock() = None;
-        Ok(())
+        self.unpacked.lock().clear();
+        linked
     }
 }
 
 impl Meta {
+    /// Lets the guest's cluster at `offset` be the compressed data at `at`.
+    fn link_compressed(&mut self, offset: u64, at: u64, length: u64) -> Result<()> {
+        let (l1, index) = self.indices(offset);
+        let table = self.own_table(l1)?;
+        let entry = compressed_entry(at, length, self.cluster_bits());
+        let table = self.table(table)?;
+        let old = std::mem::replace(&mut table.entries[index], entry);
+        table.dirty = true;
+        let old = self.entry_of(old);
+        self.release(old);
+        Ok(())
+    }
+
     /// A place for compressed data: bytes of clusters that several share, each counted once for each.
     fn allocate_bytes(&mut self, length: u64) -> Result<u64> {
         let (bits, size) = (self.cluster_bits(), self.cluster_size());
