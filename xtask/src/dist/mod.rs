@@ -169,8 +169,8 @@ fn native(optimised: bool) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// The Mac build on another host: linked by Zig's driver against the stub of the system library that it brings. No framework
-/// is linked: Dormer finds those at run time.
+/// The Mac build on another host: linked by Zig's driver against the stub of the system library that it brings, and our own
+/// of the frameworks that the window and sound name. Hypervisor.framework is not among them: Dormer finds it at run time.
 fn mac(optimised: bool) -> Result<PathBuf> {
     let linker = zig_linker()?;
     let status = crate::targets::cargo("cargo", "build", MAC)
@@ -202,36 +202,79 @@ fn zig_linker() -> Result<PathBuf> {
                 .arg(path)
                 .arg(ZIG),
         )?;
-        let sdk = path.join("sdk/usr/lib");
-        std::fs::create_dir_all(&sdk)?;
-        std::fs::write(sdk.join("libiconv.tbd"), ICONV)?;
         Ok(())
     })?;
+    let sdk = folder.join("sdk");
+    stubs(&sdk)?;
     let linker = folder.join("linker");
     let zig = folder.join("ziglang/zig");
-    // The compiler's driver for Apple's linker says the architecture and version in Apple's way; Zig wants its own.
+    // The compiler's driver for Apple's linker says the architecture and version in Apple's way; Zig wants its own, and would
+    // name a library twice that is given twice.
     let script = format!(
-        "#!/bin/sh\nfor word do\n  shift\n  case \"$word\" in\n    arm64) ;;\n    -arch|-mmacosx-version-min=*) ;;\n    \
-         *) set -- \"$@\" \"$word\" ;;\n  esac\ndone\nexec '{}' cc -target aarch64-macos.{OLDEST_MACOS} -L'{}' \"$@\"\n",
+        r#"#!/bin/sh
+for word do
+  shift
+  case "$word" in
+    arm64 | -arch | -mmacosx-version-min=*) continue ;;
+    -l*)
+      case "$seen" in *" $word "*) continue ;; esac
+      seen="$seen $word "
+      ;;
+  esac
+  set -- "$@" "$word"
+done
+exec '{}' cc -target aarch64-macos.{OLDEST_MACOS} -L'{}' -F'{}' -Wl,-undefined,dynamic_lookup "$@"
+"#,
         zig.display(),
-        folder.join("sdk/usr/lib").display()
+        sdk.join(LIBRARIES).display(),
+        sdk.join(FRAMEWORKS).display()
     );
     replace(&linker, script.as_bytes())?;
     Ok(linker)
 }
 
-/// The stub of a system library that a Rust library names and Zig does not bring. Dormer calls none of it.
-const ICONV: &str = "--- !tapi-tbd
-tbd-version: 4
-targets: [ arm64-macos ]
-install-name: '/usr/lib/libiconv.2.dylib'
-current-version: 7
-compatibility-version: 7
-exports:
-  - targets: [ arm64-macos ]
-    symbols: [ _iconv, _iconv_close, _iconv_open ]
-...
-";
+const LIBRARIES: &str = "usr/lib";
+const FRAMEWORKS: &str = "System/Library/Frameworks";
+
+/// What is linked beside the system library: where macOS has it, in [`LIBRARIES`] or [`FRAMEWORKS`].
+const LINKED: [&str; 12] = [
+    "libiconv.2.dylib",
+    "libobjc.A.dylib",
+    "AppKit.framework/Versions/C/AppKit",
+    "ApplicationServices.framework/Versions/A/ApplicationServices",
+    "AudioToolbox.framework/Versions/A/AudioToolbox",
+    "Carbon.framework/Versions/A/Carbon",
+    "CoreAudio.framework/Versions/A/CoreAudio",
+    "CoreFoundation.framework/Versions/A/CoreFoundation",
+    "CoreGraphics.framework/Versions/A/CoreGraphics",
+    "CoreVideo.framework/Versions/A/CoreVideo",
+    "Foundation.framework/Versions/C/Foundation",
+    "QuartzCore.framework/Versions/A/QuartzCore",
+];
+
+/// Writes a stub of each library: its name, which the program then asks for, and no symbols. What the program takes of them
+/// is looked up by name when it starts.
+fn stubs(sdk: &Path) -> Result<()> {
+    for name in LINKED {
+        let file = name.rsplit('/').next().unwrap_or(name);
+        // `libNAME.VERSION.dylib` is asked for as NAME.
+        let (base, stub) = match name.strip_prefix("lib") {
+            Some(library) => {
+                let short = library.split('.').next().unwrap_or(library);
+                (LIBRARIES, format!("lib{short}.tbd"))
+            }
+            None => (FRAMEWORKS, format!("{file}.framework/{file}.tbd")),
+        };
+        let text = format!(
+            "--- !tapi-tbd\ntbd-version: 4\ntargets: [ arm64-macos ]\ninstall-name: '/{base}/{name}'\n\
+             current-version: 1\ncompatibility-version: 1\n...\n"
+        );
+        let path = sdk.join(base).join(stub);
+        std::fs::create_dir_all(path.parent().unwrap_or(sdk))?;
+        std::fs::write(path, text)?;
+    }
+    Ok(())
+}
 
 /// What an archive holds, in a folder `dormer-VERSION-TARGET`.
 fn gather(target: &str, program: &Path, output: &Path) -> Result<PathBuf> {
