@@ -3,6 +3,7 @@
 //! Everything runs emulated twice, so that this takes a quarter of an hour rather than a minute: for nights, not for each change.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -37,6 +38,9 @@ pub struct Arguments {
     /// Dormer for Linux on Arm, built before.
     #[arg(long)]
     program: Option<PathBuf>,
+    /// Nothing but the engine's bare-metal programs.
+    #[arg(long)]
+    programs_only: bool,
 }
 
 /// What the innermost guest says of itself, until it is told to start again.
@@ -69,25 +73,30 @@ exec setsid cttyhack sh
 /// Builds, and runs every machine on every host.
 pub fn run(arguments: &Arguments) -> Result<()> {
     crate::setup::run(crate::setup::Purpose::Targets)?;
-    let dormer = match &arguments.program {
-        Some(program) => program.clone(),
-        None => build(arguments.release)?,
-    };
-    // The host unpacks it into its memory.
+    // The host unpacks all of it into its memory.
     let folder = tempfile::tempdir()?;
-    let program = folder.path().join("dormer");
-    strip(TARGET, &dormer, &program)?;
     let kernel = guests::kernel()?;
-    let guest = initrd::build(&kernel, initrd::MODULES, GUEST, &[])?;
-    let firmware = guests::firmware(Suite::Bookworm, "QEMU_EFI.fd")?;
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
-    for (name, path) in [
-        ("root/dormer", &program),
-        ("root/kernel", &kernel.image),
-        ("root/initrd", &guest),
-        ("root/QEMU_EFI.fd", &firmware),
-    ] {
+    let mut add = |name: &str, path: &Path| -> Result<()> {
         files.push((name.into(), read(path)?));
+        Ok(())
+    };
+    let programs = folder.path().join("hypervisor");
+    strip(TARGET, &build_programs()?, &programs)?;
+    add("root/hypervisor", &programs)?;
+    if !arguments.programs_only {
+        let dormer = match &arguments.program {
+            Some(program) => program.clone(),
+            None => build(arguments.release)?,
+        };
+        let program = folder.path().join("dormer");
+        strip(TARGET, &dormer, &program)?;
+        add("root/dormer", &program)?;
+        add("root/kernel", &kernel.image)?;
+        let guest = initrd::build(&kernel, initrd::MODULES, GUEST, &[])?;
+        add("root/initrd", &guest)?;
+        let firmware = guests::firmware(Suite::Bookworm, "QEMU_EFI.fd")?;
+        add("root/QEMU_EFI.fd", &firmware)?;
     }
     for library in LIBRARIES {
         let path = Path::new(LIBRARY_FOLDER).join(library);
@@ -104,7 +113,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     };
     for gic in gics {
         let start = Instant::now();
-        on_host(*gic, &kernel.image, &host, arguments.resets)
+        on_host(*gic, &kernel.image, &host, arguments)
             .with_context(|| format!("on a host with GICv{gic}"))?;
         println!(
             "GICv{gic} host: passes ({:.0} s)",
@@ -118,15 +127,41 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Dormer for Linux on Arm.
-pub fn build(release: bool) -> Result<PathBuf> {
-    let mut command = crate::targets::cargo("cargo", "build", TARGET);
+/// A cargo command whose programs are linked for Linux on Arm.
+fn cargo(verb: &str) -> Command {
+    let mut command = crate::targets::cargo("cargo", verb, TARGET);
     command
         .env(
             "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER",
             "aarch64-linux-gnu-gcc",
         )
-        .args(["--package", "dormer", "--config", "profile.dev.debug=false"]);
+        .args(["--config", "profile.dev.debug=false"]);
+    command
+}
+
+/// The engine's bare-metal programs for Linux on Arm: a test, which is not run here.
+fn build_programs() -> Result<PathBuf> {
+    let package = ["--package", "dormer-engine", "--test", "hypervisor"];
+    let output = cargo("build")
+        .args(package)
+        .args(["--message-format", "json-render-diagnostics"])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot start cargo")?;
+    ensure!(output.status.success(), "the build for {TARGET} failed");
+    // A message a line; the program's is the one with a path to it.
+    let messages = String::from_utf8(output.stdout)?;
+    let program = messages.lines().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        message["executable"].as_str().map(PathBuf::from)
+    });
+    program.context("cargo names no test program")
+}
+
+/// Dormer for Linux on Arm.
+pub fn build(release: bool) -> Result<PathBuf> {
+    let mut command = cargo("build");
+    command.args(["--package", "dormer"]);
     if release {
         command.arg("--release");
     }
@@ -147,7 +182,7 @@ pub fn strip(target: &str, program: &Path, to: &Path) -> Result<()> {
         "strip"
     };
     guests::packages::run(
-        std::process::Command::new(tool)
+        Command::new(tool)
             .args(["--strip-debug", "-o"])
             .args([to, program]),
     )?;
@@ -176,7 +211,8 @@ impl Host {
     }
 }
 
-fn on_host(gic: u32, kernel: &Path, initrd: &Path, resets: u32) -> Result<()> {
+fn on_host(gic: u32, kernel: &Path, initrd: &Path, arguments: &Arguments) -> Result<()> {
+    let resets = arguments.resets;
     let machine = Builder::new(Path::new("qemu-system-aarch64"))
         .args(&format!(
             "-machine virt,virtualization=on,gic-version={gic} -cpu max,pauth=off,sve=off,sme=off,lpa2=off -m 2G -smp 2"
@@ -193,6 +229,17 @@ fn on_host(gic: u32, kernel: &Path, initrd: &Path, resets: u32) -> Result<()> {
         start: Instant::now(),
     };
     host.expect("host: is ready")?;
+    if gic == 3 {
+        // They know no other interrupt controller.
+        host.machine
+            .send("/root/hypervisor --test-threads=1; echo host: e''nded $?\n")?;
+        let said = host.expect("host: ended ")?;
+        println!("{said}");
+        ensure!(said.contains("test result: ok."), "a program fails");
+    }
+    if arguments.programs_only {
+        return Ok(());
+    }
     let base = format!(
         "-machine virt,gic-version={gic} -accel kvm -cpu host -nic none -display none -serial stdio"
     );

@@ -59,6 +59,9 @@ pub struct State {
     pub event: bool,
     /// MPIDR_EL1, fixed for the processor.
     pub mpidr: u64,
+    /// Registers that a host's hypervisor has and that are nowhere above, by its numbers for them.
+    #[serde(default)]
+    pub host: Vec<(u64, u64)>,
 }
 
 /// Generic timers (DDI 0487, D12): control registers hold ENABLE and IMASK only; ISTATUS is computed.
@@ -161,6 +164,7 @@ impl State {
             monitor: Monitor::default(),
             event: false,
             mpidr,
+            host: Vec::new(),
         }
     }
 

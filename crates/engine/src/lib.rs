@@ -10,11 +10,13 @@ use std::sync::Arc;
 
 pub use cpu::{CallOutcome, Clock, Debugger, Features, State, Stop, Watch, World};
 
+mod debugging;
 pub mod hvf;
 pub mod jit;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 pub mod kvm;
 pub mod psci;
+mod tracking;
 mod translation;
 
 pub use translation::{Tier, Translation};
@@ -35,6 +37,8 @@ pub struct Config {
     /// Bits of guest-physical addresses that the board's map takes, of those that the engine has
     /// ([`Engine::address_bits`]).
     pub address_bits: u32,
+    /// Bytes, a power of two: guest memory starts and ends at multiples of it.
+    pub granule: u64,
     /// Where the board has its interrupt controller: for engines whose host has one in its kernel.
     pub gic: GicPlan,
 }
@@ -188,19 +192,6 @@ pub enum Exit {
     Debug(Stop),
     /// The engine cannot go on; what happened.
     Fault(String),
-}
-
-/// What hardware can watch, so that all engines watch the same.
-fn check_watchpoints(debugger: &Debugger) -> Result<(), Error> {
-    let fits = |w: &Watch| {
-        w.bytes.is_power_of_two() && w.bytes <= 1 << 31 && w.address.is_multiple_of(w.bytes)
-    };
-    if debugger.watchpoints.iter().all(fits) {
-        return Ok(());
-    }
-    Err(Error::Unavailable(
-        "a watchpoint covers a power of two of bytes, up to 2 GiB, at a multiple of it".into(),
-    ))
 }
 
 /// Why an engine cannot do something.

@@ -104,11 +104,12 @@ impl Regions {
         Ok(())
     }
 
-    /// Whether the span lies in one region of memory that can be written.
-    pub fn is_writable(&self, start: u64, size: u64) -> bool {
+    /// The region of memory that can be written in which all of the span lies.
+    pub fn writable(&self, start: u64, size: u64) -> Option<Region> {
         let end = start.saturating_add(size);
-        let covers = |r: &Region| r.start <= start && end <= r.start + r.size;
-        self.regions.lock().iter().any(|r| r.writable && covers(r))
+        let covers = |r: &&Region| r.start <= start && end <= r.start + r.size;
+        let regions = self.regions.lock();
+        regions.iter().find(|r| r.writable && covers(r)).copied()
     }
 
     /// Before a processor runs: has the hardware follow what changed in `space`. `change` maps or unmaps a region, as its

@@ -17,7 +17,7 @@
 //! | guest-physical sizes: a default, and a larger one by request up to a maximum | Apple, `hv_vm_config_get_default_ipa_size`, `hv_vm_config_get_max_ipa_size`, `hv_vm_config_set_ipa_size` |
 //! | 36 bits and 40 bits | reported |
 //! | mappings, and changes of their permissions, in multiples of the page | Apple, `hv_vm_map`, `hv_vm_protect` |
-//! | the page is 16 KiB | Apple, "Hypervisor" of macOS before 26 (`hv_vm_config_set_ipa_granule`) |
+//! | the page is 16 KiB; with macOS 26 ([`Options::chooses_granule`]) it may be 4 KiB | Apple, `hv_vm_config_set_ipa_granule`, `hv_ipa_granule_t` |
 //! | mappings that overlap are refused; a part of one can be protected | assumed; unmapping a part of one is not modelled, and the engine does not do it |
 //! | eight vCPUs | assumed: `hv_vm_get_max_vcpu_count` says it on a Mac |
 //!
@@ -47,6 +47,7 @@
 //! | the mask does not show in CNTV_CTL_EL0 | assumed |
 //! | a fire that meets a cancellation may be lost ([`Options::lose_fires`]) | reported |
 //! | CNTVCT_EL0 is `mach_absolute_time` less the offset | Apple, `hv_vcpu_set_vtimer_offset` |
+//! | while the host sleeps it stands still, and the time of day goes on ([`Model::sleep`]) | Apple, `mach_absolute_time`, `mach_continuous_time` |
 //! | it may be ahead of what the program reads at the same time ([`Options::counter_ahead`]) | assumed |
 //! | 24 MHz | reported; the engine reads CNTFRQ_EL0 |
 //!
@@ -82,6 +83,7 @@ use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use engine::hvf::framework::{Framework, Handle, Interrupt, Refusal, VcpuExit, memory as flags};
 use memory::{AddressSpace, Mapping};
@@ -89,8 +91,6 @@ use parking_lot::Mutex;
 
 use vcpu::Vcpu;
 
-/// The unit of mappings.
-const GRANULE: u64 = 16 << 10;
 /// Ticks a second of an Apple silicon Mac's counter.
 const FREQUENCY: u64 = 24_000_000;
 /// vCPUs at most.
@@ -101,6 +101,8 @@ const VCPUS: u32 = 8;
 pub struct Options {
     /// Bits of guest-physical addresses at most.
     pub max_ipa_size: u32,
+    /// macOS 26: the unit of mappings can be chosen.
+    pub chooses_granule: bool,
     /// The program has the entitlement.
     pub entitled: bool,
     /// A virtual timer's fire that comes with a cancellation is never told; every fourth does.
@@ -115,6 +117,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             max_ipa_size: 40,
+            chooses_granule: false,
             entitled: true,
             lose_fires: false,
             trap_events: false,
@@ -178,11 +181,15 @@ pub struct Model {
     pub counts: Arc<Counts>,
     /// What the next runs end with.
     injected: Mutex<VecDeque<VcpuExit>>,
+    /// How long the host has slept, nanoseconds.
+    slept: AtomicU64,
 }
 
 /// The process's virtual machine.
 struct Vm {
     ipa_size: u32,
+    /// The unit of mappings, bytes.
+    granule: u64,
     /// Stage 2.
     space: AddressSpace,
     mapped: Mutex<Mapped>,
@@ -225,7 +232,21 @@ impl Model {
             vm: Mutex::new(None),
             counts: Arc::default(),
             injected: Mutex::default(),
+            slept: AtomicU64::new(0),
         })
+    }
+
+    /// The host sleeps and wakes up: the time of day is later by so much, and nothing else has moved.
+    pub fn sleep(&self, time: Duration) {
+        let nanoseconds = time.as_nanos() as u64;
+        self.slept.fetch_add(nanoseconds, Ordering::SeqCst);
+    }
+
+    /// The host's time of day: nanoseconds since 1970.
+    pub fn time_of_day(&self) -> i64 {
+        /// Some day in 2025.
+        const START: u64 = 1_750_000_000_000_000_000;
+        (START + self.clock.now() + self.slept.load(Ordering::SeqCst)) as i64
     }
 
     /// Has the next run of any vCPU end with that, before it does anything: for exits that no guest gets out of the model.
@@ -260,8 +281,8 @@ impl Model {
 impl Vm {
     fn check(&self, ipa: u64, size: u64) -> Result<(), Refusal> {
         let end = ipa.checked_add(size).ok_or(Refusal::BAD_ARGUMENT)?;
-        let aligned = ipa.is_multiple_of(GRANULE) && size.is_multiple_of(GRANULE) && size > 0;
-        if aligned && end <= 1 << self.ipa_size {
+        let aligned = [ipa, size].iter().all(|n| n.is_multiple_of(self.granule));
+        if aligned && size > 0 && end <= 1 << self.ipa_size {
             Ok(())
         } else {
             Err(Refusal::BAD_ARGUMENT)
@@ -316,16 +337,19 @@ impl Framework for Model {
         Ok(self.options.max_ipa_size)
     }
 
-    fn granule(&self) -> u64 {
-        GRANULE
+    fn chooses_granule(&self) -> bool {
+        self.options.chooses_granule
     }
 
-    fn vm_create(&self, ipa_size: u32) -> Result<(), Refusal> {
+    fn vm_create(&self, ipa_size: u32, granule: u64) -> Result<(), Refusal> {
         if !self.options.entitled {
             return Err(Refusal::DENIED);
         }
         if !(32..=self.options.max_ipa_size).contains(&ipa_size) {
             return Err(Refusal::BAD_ARGUMENT);
+        }
+        if granule != 16 << 10 && !(granule == 4 << 10 && self.options.chooses_granule) {
+            return Err(Refusal::UNSUPPORTED);
         }
         let mut vm = self.vm.lock();
         if vm.is_some() {
@@ -346,6 +370,7 @@ impl Framework for Model {
             .set(cores.processors().iter().map(timer).collect());
         *vm = Some(Arc::new(Vm {
             ipa_size,
+            granule,
             space: AddressSpace::new(),
             mapped: Mutex::default(),
             cores,

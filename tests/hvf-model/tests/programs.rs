@@ -9,8 +9,12 @@ mod board;
 #[path = "../../../crates/engine/tests/bare_metal/debugging.rs"]
 mod debugging;
 mod exits;
+#[path = "../../../crates/engine/tests/bare_metal/moves.rs"]
+mod moves;
 #[path = "../../../crates/engine/tests/bare_metal/programs.rs"]
 mod programs;
+#[path = "../../../crates/engine/tests/bare_metal/tracking.rs"]
+mod tracking;
 
 use engine::Engine;
 use engine::hvf::Hvf;

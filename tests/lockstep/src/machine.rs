@@ -117,6 +117,7 @@ impl Machine {
             clock: device::Clock::new(),
             translation: way.translation.clone(),
             address_bits: 40,
+            granule: 64 << 10,
             // There is none; the engine does without.
             gic: GicPlan::V2 {
                 distributor: 0x0800_0000,

@@ -32,6 +32,12 @@ struct RawExit {
 
 type Config = *mut c_void;
 
+/// `hv_ipa_granule_t`, and what its values stand for.
+const IPA_GRANULE_4KB: u32 = 0;
+const IPA_GRANULE_16KB: u32 = 1;
+const GRANULE_4K: u64 = 4 << 10;
+const GRANULE_16K: u64 = 16 << 10;
+
 /// Declares the table of functions and how it is filled.
 macro_rules! functions {
     ($($name:ident: fn($($argument:ty),*) -> $result:ty;)*) => {
@@ -150,7 +156,7 @@ pub fn missing() -> Option<String> {
     };
     // The entitlement shows only when a machine is made.
     let ipa_size = framework.default_ipa_size().unwrap_or(36);
-    match framework.vm_create(ipa_size) {
+    match framework.vm_create(ipa_size, GRANULE_16K) {
         Ok(()) => {
             let _ = framework.vm_destroy();
             None
@@ -167,13 +173,23 @@ thread_local! {
 /// Hypervisor.framework.
 pub struct Apple {
     f: Functions,
+    /// `hv_vm_config_set_ipa_granule`, since macOS 26.
+    set_granule: Option<unsafe extern "C" fn(Config, u32) -> u32>,
 }
 
 impl Apple {
     /// Finds it.
     pub fn new() -> Result<Apple, Error> {
+        let library = open(HYPERVISOR)?;
+        let set_granule = find(library, "hv_vm_config_set_ipa_granule\0").ok();
         Ok(Apple {
             f: Functions::find()?,
+            // SAFETY: the function of that name has this signature (Hypervisor/hv_vm_config.h of the macOS 26 SDK).
+            set_granule: set_granule.map(|address| unsafe {
+                std::mem::transmute::<*mut c_void, unsafe extern "C" fn(Config, u32) -> u32>(
+                    address,
+                )
+            }),
         })
     }
 }
@@ -201,13 +217,19 @@ impl Framework for Apple {
         Ok(bits)
     }
 
-    fn granule(&self) -> u64 {
-        16 << 10
+    fn chooses_granule(&self) -> bool {
+        self.set_granule.is_some()
     }
 
-    fn vm_create(&self, ipa_size: u32) -> Result<(), Refusal> {
+    fn vm_create(&self, ipa_size: u32, granule: u64) -> Result<(), Refusal> {
         let config = unsafe { (self.f.hv_vm_config_create)() };
         let result = done(unsafe { (self.f.hv_vm_config_set_ipa_size)(config, ipa_size) })
+            .and_then(|()| match (self.set_granule, granule) {
+                (Some(set), GRANULE_4K) => done(unsafe { set(config, IPA_GRANULE_4KB) }),
+                (Some(set), GRANULE_16K) => done(unsafe { set(config, IPA_GRANULE_16KB) }),
+                (None, GRANULE_16K) => Ok(()),
+                _ => Err(Refusal::UNSUPPORTED),
+            })
             .and_then(|()| done(unsafe { (self.f.hv_vm_create)(config) }));
         if !config.is_null() {
             unsafe { (self.f.os_release)(config) };

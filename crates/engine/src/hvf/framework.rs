@@ -101,9 +101,10 @@ pub trait Framework: Send + Sync {
     fn default_ipa_size(&self) -> Result<u32, Refusal>;
     /// `hv_vm_config_get_max_ipa_size`.
     fn max_ipa_size(&self) -> Result<u32, Refusal>;
-    /// The unit of mappings, bytes.
-    fn granule(&self) -> u64;
-    fn vm_create(&self, ipa_size: u32) -> Result<(), Refusal>;
+    /// Whether there is `hv_vm_config_set_ipa_granule`, since macOS 26: mappings may be in units of 4 KiB, not of 16 KiB only.
+    fn chooses_granule(&self) -> bool;
+    /// `granule`: the unit of mappings, bytes.
+    fn vm_create(&self, ipa_size: u32, granule: u64) -> Result<(), Refusal>;
     fn vm_destroy(&self) -> Result<(), Refusal>;
     /// `host` memory of `size` bytes appears at `ipa`, with [`memory`] permissions.
     fn vm_map(&self, host: usize, ipa: u64, size: u64, flags: u64) -> Result<(), Refusal>;

@@ -16,7 +16,6 @@ pub mod framework;
 mod identification;
 mod mailbox;
 mod registers;
-mod tracking;
 mod vcpu;
 
 use std::any::Any;
@@ -26,8 +25,8 @@ use parking_lot::Mutex;
 
 use self::framework::{Framework, Refusal, memory};
 use self::mailbox::Mailbox;
-use self::tracking::Tracking;
 use crate::regions::{Region, Regions};
+use crate::tracking::{self, Tracking};
 use crate::{AddressBits, Config, Engine, Error, InterruptController, Vcpu, Vm};
 
 /// The engine, on a framework.
@@ -37,11 +36,26 @@ pub struct Hvf {
 
 /// Guests of this size or less save the hardware a level of its tables.
 const PREFERRED_BITS: u32 = 36;
+/// The unit of mappings, bytes; and a smaller one, which costs the hardware more walks of its tables.
+const GRANULE: u64 = 16 << 10;
+const SMALL_GRANULE: u64 = 4 << 10;
 
 impl Hvf {
     /// On that framework.
     pub fn new(framework: Arc<dyn Framework>) -> Hvf {
         Hvf { framework }
+    }
+}
+
+/// The unit of mappings for memory that comes in units of `wanted`.
+fn granule(f: &dyn Framework, wanted: u64) -> Result<u64, Error> {
+    match wanted {
+        GRANULE.. => Ok(GRANULE),
+        SMALL_GRANULE.. if f.chooses_granule() => Ok(SMALL_GRANULE),
+        _ => Err(Error::Unavailable(format!(
+            "the machine's memory comes in units of {wanted} bytes; this host maps 16 KiB (4 KiB needs macOS 26): \
+             give -m a multiple of 16 KiB"
+        ))),
     }
 }
 
@@ -90,8 +104,9 @@ impl Engine for Hvf {
                 config.address_bits
             )));
         }
+        let granule = granule(f.as_ref(), config.granule)?;
         let ipa_size = config.address_bits.max(default.min(PREFERRED_BITS));
-        f.vm_create(ipa_size)
+        f.vm_create(ipa_size, granule)
             .map_err(|r| refused("hv_vm_create", r))?;
         let frequency = f.counter_frequency();
         let mailboxes: Vec<Arc<Mailbox>> = config.mpidrs.iter().map(|_| Arc::default()).collect();
@@ -110,8 +125,8 @@ impl Engine for Hvf {
         let _ = deadlines.timers.set(mailboxes.iter().map(timer).collect());
         let count = u32::try_from(mailboxes.len()).unwrap_or(u32::MAX);
         Ok(Arc::new(HvfVm(Arc::new(Shared {
-            regions: Regions::new(f.granule()),
-            tracking: Tracking::new(f.granule()),
+            regions: Regions::new(granule),
+            tracking: Tracking::new(granule),
             _awake: f.stay_awake(),
             framework: f,
             ipa_size,
@@ -290,10 +305,8 @@ impl Vm for HvfVm {
             let permit = |start, size| shared.protect(start, size, true);
             return shared.tracking.remove(start, size, permit);
         }
-        if !shared.regions.is_writable(start, size) {
-            return Err(Error::Host(format!(
-                "{size:#x} bytes at {start:#x} are no memory that guests write"
-            )));
+        if shared.regions.writable(start, size).is_none() {
+            return Err(tracking::not_memory(start, size));
         }
         let protect = || shared.protect(start, size, false);
         shared.tracking.add(start, size, protect)

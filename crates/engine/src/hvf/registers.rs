@@ -1,8 +1,8 @@
 //! A vCPU's registers: between the framework and [`State`].
 
 use aarch64::registers as r;
+use cpu::State;
 use cpu::exception::pstate;
-use cpu::{Debugger, State};
 
 use super::framework::{Framework, Handle, Refusal, reg};
 
@@ -149,37 +149,6 @@ pub fn store(
         }
     }
     Ok(())
-}
-
-/// Breakpoints and watchpoints as a debugger outside of the guest wants them: at EL1 and EL0 (DDI 0487, D2.8, D2.9).
-pub fn debugger(wanted: &Debugger) -> cpu::Debug {
-    const ENABLED: u64 = 1;
-    const EL1_AND_EL0: u64 = 3 << 1;
-    const STEP: u64 = 1;
-    const MONITOR: u64 = 1 << 15;
-    let mut d = cpu::Debug {
-        mdscr: MONITOR | if wanted.step { STEP } else { 0 },
-        ..cpu::Debug::default()
-    };
-    let places = d.breakpoint_value.iter_mut().zip(&mut d.breakpoint_control);
-    for ((value, control), address) in places.zip(&wanted.breakpoints) {
-        *value = address & !3;
-        *control = 0xf << 5 | EL1_AND_EL0 | ENABLED;
-    }
-    let places = d.watchpoint_value.iter_mut().zip(&mut d.watchpoint_control);
-    for ((value, control), watch) in places.zip(&wanted.watchpoints) {
-        *value = watch.address & !7;
-        let range = match watch.bytes {
-            // BAS: bytes of a doubleword.
-            bytes @ ..8 => ((1 << bytes) - 1) << (watch.address & 7) << 5,
-            8 => 0xff << 5,
-            // MASK: a power of two.
-            bytes => u64::from(bytes.trailing_zeros()) << 24 | 0xff << 5,
-        };
-        let kind = u64::from(watch.read) | u64::from(watch.write) << 1;
-        *control = range | kind << 3 | EL1_AND_EL0 | ENABLED;
-    }
-    d
 }
 
 /// Gives breakpoints, watchpoints and steps to the hardware, which does what they say.

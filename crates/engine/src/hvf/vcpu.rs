@@ -10,7 +10,7 @@ use cpu::{CallOutcome, Core, Debugger, Interpreter, State, Stop, World};
 use super::framework::{Exception, Handle, Interrupt, Refusal, VcpuExit, reg};
 use super::mailbox::Mailbox;
 use super::{Shared, identification, refused, registers};
-use crate::{Error, Exit, Vcpu};
+use crate::{Error, Exit, Vcpu, debugging};
 
 /// Exception classes of EL2 (DDI 0487, D17.2.37, ESR_EL2.EC) that are not among EL1's.
 mod el2 {
@@ -211,7 +211,7 @@ impl HvfVcpu {
     /// Breakpoints, watchpoints and steps: those of a debugger, or else the guest's own.
     fn store_debug(&self) -> Result<(), Error> {
         let debug = if self.debugger.is_active() {
-            registers::debugger(&self.debugger)
+            debugging::registers(&self.debugger)
         } else {
             self.shadow.core().state.debug.clone()
         };
@@ -599,19 +599,11 @@ impl Vcpu for HvfVcpu {
     }
 
     fn debug(&mut self, wanted: &Debugger) -> Result<(), Error> {
-        crate::check_watchpoints(wanted)?;
-        let known = &self.shadow.core().state.debug;
         let dfr0 = self.host("ID_AA64DFR0_EL1", |f, v| {
             f.get_sys_reg(v, r::ID_AA64DFR0_EL1)
         })?;
-        let count = |shift: u32, known: usize| known.min((dfr0 >> shift & 15) as usize + 1);
-        let breakpoints = count(12, known.breakpoint_value.len());
-        let watchpoints = count(20, known.watchpoint_value.len());
-        if wanted.breakpoints.len() > breakpoints || wanted.watchpoints.len() > watchpoints {
-            return Err(Error::Unavailable(format!(
-                "this host has {breakpoints} breakpoints and {watchpoints} watchpoints"
-            )));
-        }
+        let count = |shift: u32| (dfr0 >> shift & 15) as usize + 1;
+        debugging::check(wanted, count(12), count(20))?;
         if self.armed {
             self.disarm()?;
         }

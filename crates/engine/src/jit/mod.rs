@@ -233,7 +233,7 @@ impl<E: Executor> Vcpu for JitVcpu<E> {
     }
 
     fn debug(&mut self, wanted: &Debugger) -> Result<(), Error> {
-        crate::check_watchpoints(wanted)?;
+        crate::debugging::check_watchpoints(wanted)?;
         let core = self.0.interpreter_mut().core_mut();
         core.set_debugger(wanted.clone());
         Ok(())

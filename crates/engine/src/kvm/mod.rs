@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use self::gic::KernelGic;
 use self::thread::Thread;
 use crate::regions::{Region, Regions};
+use crate::tracking::{self, Tracking};
 use crate::{AddressBits, Config, Engine, Error, InterruptController, Vcpu, Vm};
 
 /// The engine.
@@ -125,6 +126,7 @@ impl Engine for KvmEngine {
             vm,
             gic,
             regions: Regions::new(page_size()),
+            tracking: Tracking::new(page_size()),
             slots: Mutex::default(),
             threads,
             vcpus: Mutex::new(vcpus),
@@ -226,8 +228,9 @@ struct Shared {
     gic: Arc<KernelGic>,
     config: Config,
     regions: Regions,
-    /// Slot numbers by address.
-    slots: Mutex<HashMap<u64, u32>>,
+    tracking: Tracking,
+    /// By address. Held while logs are read, so that nothing of them is on its way between two threads.
+    slots: Mutex<HashMap<u64, Slot>>,
     threads: Vec<Arc<Thread>>,
     vcpus: Mutex<Vec<Waiting>>,
     /// Accesses without a syndrome come to us.
@@ -236,29 +239,108 @@ struct Shared {
     counter: Mutex<Option<u64>>,
 }
 
-impl Shared {
-    /// Has the kernel's memory slots be as `region` says.
-    fn change(&self, region: &Region) -> Result<(), Error> {
-        let slot = {
-            let mut slots = self.slots.lock();
-            let next = slots.len() as u32;
-            *slots.entry(region.start).or_insert(next)
-        };
+/// A memory slot of the kernel's.
+struct Slot {
+    number: u32,
+    region: Region,
+    /// The kernel notes its pages that are written.
+    logged: bool,
+}
+
+impl Slot {
+    /// Has the kernel take it as it is here.
+    fn set(&self, vm: &VmFd) -> Result<(), Error> {
+        let region = &self.region;
+        let mut flags = 0;
+        if !region.writable {
+            flags |= k::KVM_MEM_READONLY;
+        }
+        if self.logged {
+            flags |= k::KVM_MEM_LOG_DIRTY_PAGES;
+        }
         let memory = k::kvm_userspace_memory_region {
-            slot,
-            flags: if region.writable {
-                0
-            } else {
-                k::KVM_MEM_READONLY
-            },
+            slot: self.number,
+            flags,
             guest_phys_addr: region.start,
             // A slot of no size is one that is not there.
             memory_size: if region.mapped { region.size } else { 0 },
             userspace_addr: region.host as u64,
         };
         // SAFETY: the memory stays valid until it is unmapped, as `Vm::map` says.
-        unsafe { self.vm.set_user_memory_region(memory) }
-            .map_err(host("KVM_SET_USER_MEMORY_REGION"))
+        unsafe { vm.set_user_memory_region(memory) }.map_err(host("KVM_SET_USER_MEMORY_REGION"))
+    }
+
+    /// Notes what the kernel's log has of it, which is empty from here on (api.rst, "KVM_GET_DIRTY_LOG").
+    fn read_log(&self, vm: &VmFd, tracking: &Tracking) -> Result<(), Error> {
+        let log = vm
+            .get_dirty_log(self.number, self.region.size as usize)
+            .map_err(host("KVM_GET_DIRTY_LOG"))?;
+        let page = page_size();
+        for (word, mut bits) in (0u64..).zip(log) {
+            while bits != 0 {
+                let index = word * 64 + u64::from(bits.trailing_zeros());
+                bits &= bits - 1;
+                tracking.wrote(self.region.start + index * page, |_, _| Ok(()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Has the kernel's memory slots be as `region` says.
+    fn change(&self, region: &Region) -> Result<(), Error> {
+        let mut slots = self.slots.lock();
+        let next = slots.len() as u32;
+        let slot = slots.entry(region.start).or_insert(Slot {
+            number: next,
+            region: *region,
+            logged: false,
+        });
+        slot.region = *region;
+        slot.set(&self.vm)
+    }
+
+    /// [`Vm::track_writes`]: the kernel logs a slot for as long as any of it is tracked.
+    fn track(&self, start: u64, size: u64) -> Result<(), Error> {
+        let refusal = || tracking::not_memory(start, size);
+        let region = self.regions.writable(start, size).ok_or_else(refusal)?;
+        let mut slots = self.slots.lock();
+        let slot = slots.get_mut(&region.start).ok_or_else(refusal)?;
+        if slot.logged {
+            // Written before, which is for the other spans only.
+            slot.read_log(&self.vm, &self.tracking)?;
+        }
+        self.tracking.add(start, size, || {
+            let logged = std::mem::replace(&mut slot.logged, true);
+            if logged {
+                return Ok(());
+            }
+            let set = slot.set(&self.vm);
+            slot.logged = set.is_ok();
+            set
+        })
+    }
+
+    fn track_no_longer(&self, start: u64, size: u64) -> Result<(), Error> {
+        let mut slots = self.slots.lock();
+        self.tracking.remove(start, size, |_, _| Ok(()))?;
+        for slot in slots.values_mut().filter(|slot| slot.logged) {
+            if !self.tracking.any(slot.region.start, slot.region.size) {
+                slot.logged = false;
+                slot.set(&self.vm)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&self, start: u64, size: u64) -> Result<Vec<(u64, u64)>, Error> {
+        let slots = self.slots.lock();
+        for slot in slots.values().filter(|slot| slot.logged) {
+            slot.read_log(&self.vm, &self.tracking)?;
+        }
+        let within = start..start.saturating_add(size);
+        self.tracking.take(within, |_, _| Ok(()))
     }
 
     fn frequency(&self) -> u64 {
@@ -306,7 +388,20 @@ impl Vm for KvmVm {
                 ..*region
             })
         };
+        self.0.track_no_longer(start, size)?;
         self.0.regions.remove(start, size, unmap)
+    }
+
+    fn track_writes(&self, start: u64, size: u64, track: bool) -> Result<(), Error> {
+        if track {
+            self.0.track(start, size)
+        } else {
+            self.0.track_no_longer(start, size)
+        }
+    }
+
+    fn take_writes(&self, start: u64, size: u64) -> Result<Vec<(u64, u64)>, Error> {
+        self.0.take(start, size)
     }
 
     fn vcpu(&self, index: u32) -> Result<Box<dyn Vcpu>, Error> {
@@ -315,12 +410,8 @@ impl Vm for KvmVm {
             .get_mut(index as usize)
             .ok_or(Error::NoProcessor(index))?;
         let (vcpu, init) = slot.take().ok_or(Error::AlreadyCreated(index))?;
-        Ok(Box::new(vcpu::KvmVcpu::new(
-            self.0.clone(),
-            index,
-            vcpu,
-            init,
-        )))
+        let vcpu = vcpu::KvmVcpu::new(self.0.clone(), index, vcpu, init)?;
+        Ok(Box::new(vcpu))
     }
 
     /// The interrupt controller drives it, inside the kernel.

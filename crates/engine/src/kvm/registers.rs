@@ -3,6 +3,7 @@
 use aarch64::registers as r;
 use cpu::State;
 use cpu::exception::pstate;
+use kvm_bindings as k;
 use kvm_ioctls::VcpuFd;
 
 use super::host;
@@ -42,6 +43,11 @@ mod at {
 pub const TIMER_CNT: u64 = system(r::encode(3, 3, 14, 3, 2));
 const TIMER_CVAL: u64 = system(r::encode(3, 3, 14, 0, 2));
 const TIMER_CTL: u64 = system(r::CNTV_CTL_EL0);
+/// The physical counter, which goes with the host's time as the virtual one does.
+const PHYSICAL_CNT: u64 = system(r::CNTPCT_EL0);
+const MPIDR: u64 = system(r::MPIDR_EL1);
+pub const MDSCR: u64 = system(r::MDSCR_EL1);
+pub const SPSR: u64 = core(U64, at::SPSR_EL1);
 
 /// Where a register is in a [`State`].
 type Place = fn(&mut State) -> &mut u64;
@@ -71,7 +77,33 @@ const SYSTEM: &[(u64, Place)] = &[
     (TIMER_CVAL, |s| &mut s.timers.cntv_cval),
     (TIMER_CTL, |s| &mut s.timers.cntv_ctl),
     (core(U64, at::ELR_EL1), |s| &mut s.elr[1]),
-    (core(U64, at::SPSR_EL1), |s| &mut s.spsr[1]),
+    (SPSR, |s| &mut s.spsr[1]),
+];
+
+/// What not every vCPU has. The instructions that the shadow completes need none of it.
+const OPTIONAL: &[(u64, Place)] = &[
+    (system(r::APIAKEYLO_EL1), |s| &mut s.pac_keys[0][0]),
+    (system(r::APIAKEYHI_EL1), |s| &mut s.pac_keys[0][1]),
+    (system(r::APIBKEYLO_EL1), |s| &mut s.pac_keys[1][0]),
+    (system(r::APIBKEYHI_EL1), |s| &mut s.pac_keys[1][1]),
+    (system(r::APDAKEYLO_EL1), |s| &mut s.pac_keys[2][0]),
+    (system(r::APDAKEYHI_EL1), |s| &mut s.pac_keys[2][1]),
+    (system(r::APDBKEYLO_EL1), |s| &mut s.pac_keys[3][0]),
+    (system(r::APDBKEYHI_EL1), |s| &mut s.pac_keys[3][1]),
+    (system(r::APGAKEYLO_EL1), |s| &mut s.pac_keys[4][0]),
+    (system(r::APGAKEYHI_EL1), |s| &mut s.pac_keys[4][1]),
+    (system(r::CNTP_CVAL_EL0), |s| &mut s.timers.cntp_cval),
+    (system(r::CNTP_CTL_EL0), |s| &mut s.timers.cntp_ctl),
+    (MDSCR, |s| &mut s.debug.mdscr),
+];
+
+/// Breakpoints and watchpoints: the first of each kind, eight encodings apart, and where they are in a [`State`].
+type Places = fn(&mut State) -> &mut [u64];
+const DEBUG: [(u16, Places); 4] = [
+    (r::DBGBVR0_EL1, |s| &mut s.debug.breakpoint_value),
+    (r::DBGBCR0_EL1, |s| &mut s.debug.breakpoint_control),
+    (r::DBGWVR0_EL1, |s| &mut s.debug.watchpoint_value),
+    (r::DBGWCR0_EL1, |s| &mut s.debug.watchpoint_control),
 ];
 
 pub fn get(vcpu: &VcpuFd, id: u64) -> Result<u128, Error> {
@@ -91,12 +123,11 @@ pub fn set(vcpu: &VcpuFd, id: u64, value: u128) -> Result<(), Error> {
 
 /// MPIDR_EL1, if it is not what the kernel makes of the vCPU's number.
 pub fn set_mpidr(vcpu: &VcpuFd, mpidr: u64) -> Result<(), Error> {
-    let id = system(r::MPIDR_EL1);
     let wanted = u128::from(mpidr | 1 << 31);
-    if get(vcpu, id)? == wanted {
+    if get(vcpu, MPIDR)? == wanted {
         return Ok(());
     }
-    set(vcpu, id, wanted)
+    set(vcpu, MPIDR, wanted)
 }
 
 /// Where the processor starts.
@@ -105,12 +136,106 @@ pub fn start(vcpu: &VcpuFd, entry: u64, x0: u64) -> Result<(), Error> {
     set(vcpu, core(U64, at::PC), entry.into())
 }
 
+/// PSTATE.
+pub const PSTATE: u64 = core(U64, at::PSTATE);
+
 /// The stack pointer in use.
 fn stack(state: &State) -> usize {
     usize::from(state.sp_sel) * usize::from(state.el & 1)
 }
 
-/// Takes what the kernel holds into `state`.
+/// The registers that a vCPU has (api.rst, "KVM_GET_REG_LIST").
+pub struct List {
+    all: Vec<u64>,
+    /// Those that have no place in a [`State`]: performance monitors, identification, firmware's, what is new.
+    others: Vec<u64>,
+}
+
+impl List {
+    pub fn read(vcpu: &VcpuFd) -> Result<List, Error> {
+        // More than any kernel has, and as many as the bindings can hold.
+        const MOST: usize = 500;
+        let mut list = k::RegList::new(MOST)
+            .map_err(|error| Error::Host(format!("KVM_GET_REG_LIST: {error:?}")))?;
+        vcpu.get_reg_list(&mut list)
+            .map_err(host("KVM_GET_REG_LIST"))?;
+        let all = list.as_slice().to_vec();
+        let has_place = |id: u64| {
+            let debug = DEBUG.iter().flat_map(|(first, places)| {
+                let count = places(&mut State::zero(0)).len();
+                (0..count).map(move |n| system(first + n as u16 * 8))
+            });
+            let known = SYSTEM.iter().chain(OPTIONAL).map(|(known, _)| *known);
+            known.chain(debug).any(|known| known == id)
+                || [TIMER_CNT, PHYSICAL_CNT, MPIDR].contains(&id)
+                || id & 0x0fff_0000 == CORE
+        };
+        let others = all.iter().copied().filter(|id| !has_place(*id)).collect();
+        Ok(List { all, others })
+    }
+
+    /// Does something with each register that has a place in a [`State`] but is not in every vCPU.
+    fn each_optional(
+        &self,
+        state: &mut State,
+        mut act: impl FnMut(u64, &mut u64) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        for (id, place) in OPTIONAL {
+            if self.all.contains(id) {
+                act(*id, place(state))?;
+            }
+        }
+        for (first, places) in DEBUG {
+            for (n, value) in (0u16..).zip(places(state)) {
+                let id = system(first + n * 8);
+                if self.all.contains(&id) {
+                    act(id, value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes everything that the kernel holds.
+    pub fn load_all(&self, vcpu: &VcpuFd, state: &mut State) -> Result<(), Error> {
+        load(vcpu, state)?;
+        self.each_optional(state, |id, value| {
+            *value = get(vcpu, id)? as u64;
+            Ok(())
+        })?;
+        state.timers.cntp_ctl &= 3;
+        let value = |id: &u64| Ok((*id, get(vcpu, *id)? as u64));
+        state.host = self.others.iter().map(value).collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    /// Gives everything to the kernel. What is not there of the others is as it is at power-on.
+    ///
+    /// # Errors
+    /// The host does not have a register, or not with that value.
+    pub fn store_all(&self, vcpu: &VcpuFd, state: &State) -> Result<(), Error> {
+        // Many of them are fixed, and only taken as they are.
+        for &(id, value) in &state.host {
+            let refused = |what: &dyn std::fmt::Display| {
+                Error::State(format!(
+                    "this host's KVM does not take {value:#x} for its register {id:#x}: {what}"
+                ))
+            };
+            if !self.others.contains(&id) {
+                return Err(refused(&"it has none of that number"));
+            }
+            if get(vcpu, id)? as u64 != value {
+                set(vcpu, id, value.into()).map_err(|error| refused(&error))?;
+            }
+        }
+        self.each_optional(&mut state.clone(), |id, value| {
+            set(vcpu, id, (*value).into())
+        })?;
+        store(vcpu, state, None)
+    }
+}
+
+/// Takes what the shadow needs of what the kernel holds into `state`.
 pub fn load(vcpu: &VcpuFd, state: &mut State) -> Result<(), Error> {
     let get64 = |id: u64| get(vcpu, id).map(|value| value as u64);
     for n in 0..31 {

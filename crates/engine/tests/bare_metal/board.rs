@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use aarch64::registers as r;
 use dormer_engine::psci::{Order, Psci};
-use dormer_engine::{CallOutcome, Config, Engine, Exit, Features, GicPlan, Vcpu, Vm, World};
+use dormer_engine::{
+    CallOutcome, Config, Engine, Exit, Features, GicPlan, InterruptController, KernelController,
+    Vcpu, Vm, World,
+};
 use memory::{AddressSpace, Mapping, Ram};
 
 use crate::assembler::Code;
@@ -24,6 +27,12 @@ pub const DATA: u64 = RAM + 0x4_0000;
 pub const TABLES: u64 = RAM + 0x10_0000;
 /// A device that remembers its last write.
 pub const DEVICE: u64 = 0x0900_0000;
+/// The interrupt controller, where it is the kernel's.
+const DISTRIBUTOR: u64 = 0x0800_0000;
+const REDISTRIBUTORS: u64 = 0x080a_0000;
+
+/// For guests of emulated hosts, too.
+const PATIENCE: Duration = Duration::from_secs(240);
 
 pub struct Board {
     pub space: AddressSpace,
@@ -34,6 +43,8 @@ pub struct Board {
     /// Private interrupts at their levels, a bit an INTID.
     pub private: Vec<AtomicU32>,
     pub stop: Arc<AtomicBool>,
+    /// The interrupt controller and PSCI are the host kernel's: there are no lines to drive.
+    pub kernel: Option<Arc<dyn KernelController>>,
     pub written: Arc<AtomicU64>,
 }
 
@@ -73,6 +84,9 @@ impl World for Board {
     }
 
     fn private_interrupt(&self, cpu: u32, intid: u32, level: bool) {
+        if let Some(kernel) = &self.kernel {
+            return kernel.set_ppi(cpu, intid, level);
+        }
         let mask = &self.private[cpu as usize];
         if level {
             mask.fetch_or(1 << intid, Ordering::SeqCst);
@@ -133,9 +147,11 @@ impl Board {
             clock: device::Clock::new(),
             translation,
             address_bits: 40,
-            gic: GicPlan::V2 {
-                distributor: 0x0800_0000,
-                cpu_interface: 0x0801_0000,
+            granule: RAM_SIZE,
+            gic: GicPlan::V3 {
+                distributor: DISTRIBUTOR,
+                redistributors: vec![(REDISTRIBUTORS, cpus)],
+                its: None,
             },
         };
         let clock = config.clock.clone();
@@ -151,6 +167,10 @@ impl Board {
                 board.end();
             }
         });
+        let kernel = match vm.interrupt_controller() {
+            InterruptController::Ours => None,
+            InterruptController::InKernel(controller) => Some(controller),
+        };
         let private = (0..cpus).map(|_| AtomicU32::new(0)).collect();
         let board = Arc::new(Board {
             space,
@@ -160,6 +180,7 @@ impl Board {
             psci,
             private,
             stop,
+            kernel,
             written,
         });
         ender.set(Arc::downgrade(&board)).unwrap();
@@ -197,9 +218,20 @@ impl Board {
         let board = self.clone();
         std::thread::spawn(move || {
             let mut vcpu = board.vm.vcpu(cpu).unwrap();
+            let powers = board.vm.powers_processors();
             while !board.stop.load(Ordering::SeqCst) {
-                if let Order::Start { entry, context } = board.psci.wait(cpu) {
+                // Where PSCI is the kernel's, the others wait inside of their runs to be turned on.
+                let order = match powers {
+                    true => None,
+                    false => Some(board.psci.wait(cpu)),
+                };
+                if order.is_none() && cpu == 0 {
+                    vcpu.start(CODE, 0).unwrap();
+                }
+                if let Some(Order::Start { entry, context }) = order {
                     vcpu.start(entry, context).unwrap();
+                }
+                if matches!(order, None | Some(Order::Start { .. })) {
                     while !board.stop.load(Ordering::SeqCst) {
                         match vcpu.run(&*board) {
                             Exit::Kicked => {}
@@ -222,7 +254,7 @@ impl Board {
         let start = Instant::now();
         let mut late = false;
         while !threads.iter().all(JoinHandle::is_finished) {
-            if start.elapsed() > Duration::from_secs(60) && !late {
+            if start.elapsed() > PATIENCE && !late {
                 late = true;
                 self.end();
             }
@@ -231,14 +263,39 @@ impl Board {
         for thread in threads {
             thread.join().unwrap();
         }
-        assert!(!late, "the guest did not end in time");
+        assert!(
+            !late,
+            "the guest did not end in time; it logged {:x?}",
+            self.log().iter().take(40).collect::<Vec<_>>()
+        );
+    }
+
+    /// Has the guest turn on the interrupt controller for the first processor, if that is the kernel's.
+    pub fn turn_on_interrupts(&self, c: &mut Code) {
+        if self.kernel.is_none() {
+            return;
+        }
+        let mut write = |address: u64, value: u64| {
+            // str w2, [x1]
+            c.li(1, address).li(2, value).word(0xb900_0022);
+        };
+        // GICD_CTLR: affinity routing, group 1.
+        write(DISTRIBUTOR, 1 << 4 | 1 << 1);
+        // GICR_WAKER; of private interrupts: group 1, enabled.
+        write(REDISTRIBUTORS + 0x14, 0);
+        let private = REDISTRIBUTORS + 0x1_0000;
+        write(private + 0x80, 0xffff_ffff);
+        write(private + 0x100, 0xffff_ffff);
+        c.set(r::ICC_SRE_EL1, 7).isb();
+        c.set(r::ICC_PMR_EL1, 0xff).set(r::ICC_IGRPEN1_EL1, 1).isb();
+        c.li(1, 0).li(2, 0);
     }
 
     /// What the vectors logged: entry, ESR, ELR, FAR, SPSR of each exception.
     pub fn log(&self) -> Vec<[u64; 5]> {
         let mut log = Vec::new();
         let mut at = LOG;
-        while self.get(at) != 0 {
+        while at < RAM + RAM_SIZE - 40 && self.get(at) != 0 {
             log.push([0, 8, 16, 24, 32].map(|offset| self.get(at + offset)));
             at += 40;
         }
@@ -246,12 +303,12 @@ impl Board {
     }
 }
 
-/// A processor of its own, to be run by the test itself; kicked after a minute, so that no test hangs.
+/// A processor of its own, to be run by the test itself; kicked after a while, so that no test hangs.
 pub fn vcpu(board: &Board, cpu: u32, entry: u64) -> Box<dyn Vcpu> {
     // Some hosts have one virtual machine a process: it is not to outlive its test.
     let vm = Arc::downgrade(&board.vm);
     std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_secs(60));
+        std::thread::sleep(PATIENCE);
         if let Some(vm) = vm.upgrade() {
             vm.kick(cpu);
         }
@@ -279,6 +336,8 @@ pub fn vectors() -> Code {
             .mrs(22, r::ELR_EL1)
             .mrs(23, r::FAR_EL1)
             .mrs(24, r::SPSR_EL1);
+        // mov w21, w21: of what KVM makes itself, Linux 6.1 extends the sign.
+        c.word(0x2a15_03f5);
         if kind == 1 || kind == 2 {
             c.mrs(23, r::ICC_IAR1_EL1);
         }

@@ -149,6 +149,7 @@ impl Board {
             clock: clock.clone(),
             translation: description.translation.clone(),
             address_bits,
+            granule: granule(&layout),
             gic: gic_plan(&layout),
         };
         let mpidrs = config.mpidrs.clone();
@@ -485,6 +486,14 @@ fn enough_memory(asked: u64) -> Result<(), BuildError> {
 }
 
 /// The interrupt controller's places, for an engine that has one in its host's kernel.
+/// The largest power of two that all guest memory starts and ends at multiples of.
+fn granule(layout: &firmware::Board) -> u64 {
+    let flash = layout.flash.iter().flatten();
+    let ranges = layout.memory.iter().chain(flash);
+    let bits = ranges.fold(0, |bits, range| bits | range.base | range.size);
+    bits & bits.wrapping_neg()
+}
+
 fn gic_plan(layout: &firmware::Board) -> GicPlan {
     match &layout.gic {
         Gic::V2 {

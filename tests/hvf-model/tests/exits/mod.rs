@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use aarch64::esr::{abort, class, status, syndrome};
 use aarch64::psci::function;
 use aarch64::registers as r;
+use devices::pl031;
 use engine::hvf::Hvf;
 use engine::hvf::framework::{Exception, Framework, Refusal, VcpuExit};
 use engine::jit::Jit;
@@ -732,20 +733,114 @@ fn state_comes_back() {
     assert_eq!(format!("{back:?}"), format!("{state:?}"));
 }
 
-#[test]
-fn refusals_say_what_to_do() {
-    let config = |address_bits, model| Config {
+/// A machine for nobody.
+fn config(address_bits: u32, model: &str) -> Config {
+    Config {
         mpidrs: vec![0],
         features: Arc::new(Features::model(model).unwrap()),
         frequency: 1,
         clock: device::Clock::new(),
         translation: engine::Translation::default(),
         address_bits,
+        granule: 64 << 10,
         gic: GicPlan::V2 {
             distributor: 0x0800_0000,
             cpu_interface: 0x0801_0000,
         },
+    }
+}
+
+/// Memory in units of 4 KiB needs macOS 26; memory that needs no such units does not get them.
+#[test]
+fn small_units_of_memory_need_a_new_macos() {
+    let create = |chooses_granule, granule| {
+        let model = Model::new(Options {
+            chooses_granule,
+            ..Options::default()
+        });
+        Hvf::new(model).create(Config {
+            granule,
+            ..config(36, "max")
+        })
     };
+    let ram = memory::Ram::new(&[(0, 0x1_0000)]).unwrap();
+    let host = ram.ranges().next().unwrap().2 as usize;
+    for (new, granule, unit) in [
+        (false, 16 << 10, 16u64 << 10),
+        (true, 1 << 20, 16 << 10),
+        (true, 8 << 10, 4 << 10),
+        (true, 4 << 10, 4 << 10),
+    ] {
+        let vm = create(new, granule).unwrap();
+        vm.map(unit, unit, host, true).unwrap();
+        assert!(vm.map(0x10_0000, unit / 2, host, true).is_err());
+        vm.track_writes(unit, unit, true).unwrap();
+        vm.unmap(unit, unit).unwrap();
+    }
+    for (new, granule) in [(false, 8 << 10), (false, 4 << 10), (true, 2 << 10)] {
+        match create(new, granule) {
+            Err(Error::Unavailable(said)) => {
+                assert!(said.contains("macOS 26") && said.contains("-m"), "{said}");
+            }
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("a machine"),
+        }
+    }
+}
+
+/// The host sleeps for an hour: the guest's counter and timer go on as if nothing had been, and its clock is right.
+#[test]
+fn the_host_sleeps() {
+    const RTC: u64 = 0x0901_0000;
+    const HOUR: u64 = 3600;
+    let (board, model) = modelled(1, Options::default());
+    let time = model.clone();
+    let clock = pl031::Pl031::with_host_time(
+        pl031::Config::default(),
+        device::Line::unconnected(),
+        &board.clock,
+        Arc::new(move || time.time_of_day()),
+    );
+    board.space.map(RTC, 0x1000, Mapping::Mmio(clock)).unwrap();
+    let mut c = begin(&board);
+    // A timer that the host sleeps through, if it is slow to get there.
+    c.set(r::CNTV_TVAL_EL0, 2_400_000).set(r::CNTV_CTL_EL0, 1);
+    c.li(1, RTC).li(4, DATA).daif_clear(2);
+    let again = c.here();
+    // ldr w2, [x1]
+    c.mrs(3, r::CNTVCT_EL0).word(0xb940_0022);
+    c.str(3, 4, 0).str(2, 4, 8).b(again);
+    board.load(&c);
+    let mut vcpu = vcpu(&board, 0, CODE);
+    let mut look = |until: &dyn Fn() -> bool| {
+        board.put(DATA + 8, 0);
+        while board.get(DATA + 8) == 0 || !until() {
+            let vm = board.vm.clone();
+            let kick = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(5));
+                vm.kick(0);
+            });
+            assert_eq!(vcpu.run(&*board), Exit::Kicked);
+            kick.join().unwrap();
+        }
+        (board.get(DATA), board.get(DATA + 8))
+    };
+    let (counter, seconds) = look(&|| true);
+    model.sleep(Duration::from_secs(HOUR));
+    let (later, after) = look(&|| board.log().len() == 1);
+    let ticks = HOUR / 2 * board.vm.frequency();
+    assert!(
+        (1..ticks).contains(&(later - counter)),
+        "{}",
+        later - counter
+    );
+    let passed = after - seconds;
+    assert!((HOUR..HOUR + HOUR / 2).contains(&passed), "{passed}");
+    assert_eq!(board.log()[0][3], 27);
+}
+
+#[test]
+fn refusals_say_what_to_do() {
     let hvf = |options| Hvf::new(Model::new(options));
     let refusal = |engine: &Hvf, config| match engine.create(config) {
         Err(Error::Unavailable(reason)) => reason,
@@ -772,7 +867,7 @@ fn nothing_is_left_behind() {
         let board = Board::on(&Hvf::new(model.clone()), 2);
         assert_eq!(model.counts.awake.load(Ordering::SeqCst), 1);
         // A second machine in one process is refused.
-        assert_eq!(model.vm_create(36), Err(Refusal::BUSY));
+        assert_eq!(model.vm_create(36, 16 << 10), Err(Refusal::BUSY));
         let mut c = begin(&board);
         c.psci(function::SYSTEM_OFF);
         board.load(&c);
@@ -787,7 +882,7 @@ fn nothing_is_left_behind() {
 #[test]
 fn the_model_keeps_the_rules() {
     let model = Model::new(Options::default());
-    model.vm_create(36).unwrap();
+    model.vm_create(36, 16 << 10).unwrap();
     let vcpu = model.vcpu_create().unwrap();
     let other = model.clone();
     let result = std::thread::spawn(move || other.get_reg(vcpu, 0)).join();

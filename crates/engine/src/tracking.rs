@@ -1,11 +1,18 @@
-//! Which memory was written, by taking permission to write it: the first write of each unit exits, is noted, and is let
-//! through from then on.
+//! Which memory was written. An engine learns of it by taking permission to write: the first write of each unit exits, is
+//! noted, and is let through from then on. Or its host keeps a log, whose entries are noted when it is read.
 
 use std::ops::Range;
 
 use parking_lot::Mutex;
 
 use crate::Error;
+
+/// Why a span cannot be tracked.
+pub fn not_memory(start: u64, size: u64) -> Error {
+    Error::Host(format!(
+        "{size:#x} bytes at {start:#x} are no memory that guests write"
+    ))
+}
 
 /// A span that is tracked.
 struct Span {
@@ -104,6 +111,14 @@ impl Tracking {
             permit(span.start + index * self.unit, self.unit)?;
         }
         Ok(true)
+    }
+
+    /// Whether anything inside of a span is tracked.
+    #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+    pub fn any(&self, start: u64, size: u64) -> bool {
+        let end = start.saturating_add(size);
+        let touches = |s: &Span| s.start < end && start < self.end(s);
+        self.spans.lock().iter().any(touches)
     }
 
     /// What was written inside of a span, as address and bytes of each run, once `protect` has taken permission to write it
