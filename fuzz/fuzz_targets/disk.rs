@@ -10,7 +10,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-const SIZE: usize = 256 << 10;
+const SIZE: usize = 64 << 10;
 
 /// A folder in memory, of this process.
 fn folder() -> std::path::PathBuf {
@@ -78,7 +78,7 @@ fuzz_target!(|input: &[u8]| {
         let number = |at: usize| usize::from(u16::from_le_bytes([step[at], step[at + 1]]));
         // Some of whole sectors, some of any bytes.
         let unit = [1, 512, 4096][usize::from(step[1] >> 3) % 3];
-        let at = number(2) * 4 / unit * unit;
+        let at = number(2) % SIZE / unit * unit;
         let length = (number(4) * unit % (24 << 10)).min(SIZE - at);
         let (offset, span) = (at as u64, at..at + length);
         match step[0] % 8 {
