@@ -20,6 +20,9 @@ const MXCSR: u32 = 0x1f80;
 /// Counts of executions of code that is not translated.
 const EXECUTIONS: usize = 1 << 16;
 
+/// Of code that takes another's count, one in so many is translated at once.
+const DISPLACED: u32 = 16;
+
 /// What only functions use.
 pub struct Side {
     pub cache: Cache,
@@ -44,6 +47,8 @@ pub struct Side {
     warm: u8,
     /// How often that was, of code that is not translated, by a hash of where it is; before it a hash of what it is.
     executions: Box<[(u8, u8)]>,
+    /// How often other code was counted there.
+    displaced: u32,
     /// Jumps back until a loop is made; `None`: none is made.
     pub hot: Option<u32>,
     /// A loop is to be made at the PC.
@@ -105,6 +110,7 @@ impl Translator {
                     stepping: false,
                     warm: options.warm,
                     executions: vec![(0, 0); EXECUTIONS].into_boxed_slice(),
+                    displaced: 0,
                     hot: options.hot,
                     make_loop: false,
                     pooled: 0,
@@ -309,7 +315,12 @@ impl Machine {
         let tag = (mix(word.into()) >> 56) as u8;
         let known = &mut self.side.executions[slot % EXECUTIONS];
         let count = if known.0 == tag { known.1 } else { 0 };
-        let cold = count < self.side.warm;
+        let mut cold = count < self.side.warm;
+        if known.0 != tag {
+            // Code that shares a slot with other code and is executed in turn with it would begin anew each time.
+            self.side.displaced = self.side.displaced.wrapping_add(1);
+            cold &= !self.side.displaced.is_multiple_of(DISPLACED);
+        }
         *known = (tag, if cold { count + 1 } else { 0 });
         cold
     }
