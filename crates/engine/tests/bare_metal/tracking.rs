@@ -26,34 +26,40 @@ fn taken(board: &Board, start: u64, size: u64) -> Vec<u64> {
     pages
 }
 
-/// Whatever instruction writes, on whatever processor; what is read is not told, and what is taken is noted anew.
-#[test]
-fn written_memory_is_known() {
-    let board = Board::new(2);
-    let mut c = prologue(&board);
+/// Loads programs for two processors, the first one's after `c`, that write pages 0 and 2 to 6 from [`AREA`] on by several
+/// instructions and read page 1; and execute one more instruction with the address of a page in X1.
+pub fn load_writers(board: &Board, mut c: Code, page: u64, more: (u64, u32)) {
     c.set(r::CPACR_EL1, 3 << 20).isb();
     c.turn_on_second(SECOND, 0);
     c.li(1, AREA).li(2, 0x77).li(4, DATA);
     let wait = c.here();
     c.ldr(5, 4, 0).cbz(5, wait);
     c.str(2, 1, 0).str(2, 1, 8);
-    c.li(1, AREA + PAGE).ldr(3, 1, 0);
-    for (page, word) in [
-        (3, 0xa93f_8822u32), // stp x2, x2, [x1, #-8]
-        (5, 0x3d80_0020),    // str q0, [x1]
-        (6, 0xc89f_fc22),    // stlr x2, [x1]
-        (9, 0x085f_7c23),    // ldxrb w3, [x1]
+    c.li(1, AREA + page).ldr(3, 1, 0);
+    for (number, word) in [
+        (3, 0xa93f_8822), // stp x2, x2, [x1, #-8]
+        (5, 0x3d80_0020), // str q0, [x1]
+        (6, 0xc89f_fc22), // stlr x2, [x1]
+        more,
     ] {
-        c.li(1, AREA + page * PAGE).word(word);
+        c.li(1, AREA + number * page).word(word);
     }
     c.psci(function::SYSTEM_OFF);
     let mut s = Code::at(SECOND);
-    s.li(1, AREA + 4 * PAGE).str(1, 1, 0);
+    s.li(1, AREA + 4 * page).str(1, 1, 0);
     s.li(4, DATA).str(1, 4, 0);
     let stay = s.here();
     s.wfi().b(stay);
     board.load(&c);
     board.load(&s);
+}
+
+/// Whatever instruction writes, on whatever processor; what is read is not told, and what is taken is noted anew.
+#[test]
+fn written_memory_is_known() {
+    let board = Board::new(2);
+    // ldxrb w3, [x1]
+    load_writers(&board, prologue(&board), PAGE, (9, 0x085f_7c23));
     let track = |start, size, on| board.vm.track_writes(start, size, on);
     track(AREA, SIZE, true).unwrap();
     assert!(track(AREA + PAGE, PAGE, true).is_err());

@@ -17,6 +17,7 @@ use memory::{Access, Mapping, Mmio, RomDevice};
 
 use crate::assembler::*;
 use crate::board::*;
+use crate::tracking::load_writers;
 
 /// A board on a model that can be looked at.
 fn modelled(cpus: u32, options: Options) -> (Arc<Board>, Arc<Model>) {
@@ -286,33 +287,8 @@ fn written_pages_are_known() {
     const PAGE: u64 = 16 << 10;
     const AREA: u64 = RAM + 0x20_0000;
     let (board, model) = modelled(2, Options::default());
-    let mut c = begin(&board);
-    c.set(r::CPACR_EL1, 3 << 20).isb();
-    c.turn_on_second(SECOND, 0);
-    c.li(1, AREA).li(2, 0x77).li(4, DATA);
-    let wait = c.here();
-    c.ldr(5, 4, 0).cbz(5, wait);
-    // str; reads of the next; stp across two; str q; stlr; swp
-    c.str(2, 1, 0).str(2, 1, 8);
-    c.li(1, AREA + PAGE).ldr(3, 1, 0);
-    for (page, word) in [
-        (3, 0xa93f_8822u32), // stp x2, x2, [x1, #-8]
-        (5, 0x3d80_0020),    // str q0, [x1]
-        (6, 0xc89f_fc22),    // stlr x2, [x1]
-        (7, 0xf822_8023),    // swp x2, x3, [x1]
-    ] {
-        c.li(1, AREA + page * PAGE).word(word);
-    }
-    c.psci(function::SYSTEM_OFF);
-    let mut s = Code::at(SECOND);
-    s.li(1, AREA + 4 * PAGE)
-        .str(1, 1, 0)
-        .li(4, DATA)
-        .str(1, 4, 0);
-    let stay = s.here();
-    s.wfi().b(stay);
-    board.load(&c);
-    board.load(&s);
+    // swp x2, x3, [x1]
+    load_writers(&board, begin(&board), PAGE, (7, 0xf822_8023));
     let size = 16 * PAGE;
     board.vm.track_writes(AREA, size, true).unwrap();
     assert!(board.vm.track_writes(AREA + PAGE, PAGE, true).is_err());
