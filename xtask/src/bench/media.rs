@@ -122,22 +122,18 @@ pub fn run(dormer: &Path, pairs: usize) -> Result<()> {
             (case.make)(&tree, to)
         })?;
         for list in [true, false] {
-            let [mut ours, mut seven, mut wimlib] = [(); 3].map(|()| Runs::default());
-            while !ours.enough(pairs) {
-                for (program, runs) in [&mut ours, &mut seven, &mut wimlib].into_iter().enumerate()
-                {
-                    if program == 2 && !case.wim {
-                        continue;
-                    }
-                    runs.add(&mut command(program, dormer, &path, list, &out))?;
-                    if out.exists() {
-                        fs::remove_dir_all(&out)?;
-                    }
+            let programs = if case.wim { 3 } else { 2 };
+            let mut all = beside::rounds(pairs, programs, &mut |program, runs| {
+                runs.add(&mut command(program, dormer, &path, list, &out))?;
+                if out.exists() {
+                    fs::remove_dir_all(&out)?;
                 }
-            }
+                Ok(())
+            })?;
+            all.resize_with(3, Runs::default);
             let work = if list { "list" } else { "extract" };
             let name = format!("{} {work}", case.name);
-            println!("{}", beside::line(&name, &ours, &[seven, wimlib]));
+            println!("{}", beside::line(&name, &all[0], &all[1..]));
         }
     }
     println!(
