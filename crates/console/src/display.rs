@@ -8,7 +8,7 @@ use parking_lot::{Mutex, RwLock};
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
-/// The machine's display: the screen whose mode the guest set last, and the devices that take input.
+/// The machine's display: of the screens that are drawn to, the one whose mode the guest set last; and the devices that take input.
 pub struct Display {
     screens: Arc<RwLock<Vec<Arc<dyn Screen>>>>,
     heads: RwLock<Vec<Head>>,
@@ -174,15 +174,16 @@ impl Source {
     }
 }
 
-/// The screens that were ever set up, the latest first.
+/// The screens that were ever set up, the latest first; after them those that have only been black.
 fn latest(screens: &[Arc<dyn Screen>]) -> Vec<(u64, &Arc<dyn Screen>)> {
-    let mut latest: Vec<(u64, &Arc<dyn Screen>)> = screens
+    let mut latest: Vec<(bool, u64, &Arc<dyn Screen>)> = screens
         .iter()
-        .map(|screen| (screen.setup(), screen))
-        .filter(|(setup, _)| *setup > 0)
+        .map(|screen| (screen.drawn(), screen.setup(), screen))
+        .filter(|(_, setup, _)| *setup > 0)
         .collect();
-    latest.sort_by_key(|(setup, _)| std::cmp::Reverse(*setup));
-    latest
+    latest.sort_by_key(|(drawn, setup, _)| std::cmp::Reverse((*drawn, *setup)));
+    let latest = latest.into_iter();
+    latest.map(|(_, setup, screen)| (setup, screen)).collect()
 }
 
 /// Captures the screen with the latest set-up; if that has no picture (its memory is gone), the one before it.
@@ -216,6 +217,24 @@ mod tests {
     use device::screen::next_setup;
 
     struct Plain(u64, Mutex<Option<Surface>>);
+
+    /// A screen that a driver has set up; `true`: and drawn to.
+    struct SetUp(u64, Mutex<bool>);
+
+    impl Screen for SetUp {
+        fn setup(&self) -> u64 {
+            self.0
+        }
+
+        fn drawn(&self) -> bool {
+            *self.1.lock()
+        }
+
+        fn capture(&self, surface: &mut Surface) -> bool {
+            *surface = Surface::new(16, 16);
+            true
+        }
+    }
 
     impl Screen for Plain {
         fn setup(&self) -> u64 {
@@ -303,6 +322,19 @@ mod tests {
         assert_eq!(*told.wanted.lock(), (800, 600));
         display.add_head("gpu0", 1, told);
         assert!(display.head("gpu0", 1).is_some() && display.head("gpu0", 0).is_none());
+    }
+
+    #[test]
+    fn a_screen_that_was_only_black_gives_way() {
+        let display = Display::new();
+        let early = Plain(next_setup(), Mutex::new(Some(Surface::new(4, 4))));
+        let late = Arc::new(SetUp(next_setup(), Mutex::new(false)));
+        display.add_screen(late.clone());
+        assert_eq!(display.capture().unwrap().width, 16, "better than nothing");
+        display.add_screen(Arc::new(early));
+        assert_eq!(display.capture().unwrap().width, 4);
+        *late.1.lock() = true;
+        assert_eq!(display.capture().unwrap().width, 16);
     }
 
     #[test]

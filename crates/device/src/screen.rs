@@ -57,6 +57,13 @@ pub trait Screen: Send + Sync {
     /// Drawn from [`next_setup`].
     fn setup(&self) -> u64;
 
+    /// Whether it has shown anything but black since the device was reset. A driver may set a mode that nothing is ever drawn
+    /// to (Linux gives a GPU a console that stays unused while the firmware's frame buffer has the text): such a screen
+    /// gives way to one that is drawn to.
+    fn drawn(&self) -> bool {
+        true
+    }
+
     /// Puts the present picture into `surface`, resizing it as needed. Returns false, leaving it alone, if there is none
     /// (never set up, or its memory is not RAM).
     fn capture(&self, surface: &mut Surface) -> bool;

@@ -57,6 +57,8 @@ struct Shown {
     setup: u64,
     version: u64,
     cursor: Option<Cursor>,
+    /// [`Screen::drawn`].
+    drawn: bool,
 }
 
 /// Called when the wish of an output has changed.
@@ -122,13 +124,16 @@ impl Head {
     /// Changes rows of the picture: `row` is called with the row's number (from the picture's top) and the pixels of `part`.
     pub fn change(&self, part: Rectangle, mut row: impl FnMut(u32, &mut [u32])) {
         let mut shown = self.shown.lock();
+        let shown = &mut *shown;
         let surface = &mut shown.surface;
         if !part.is_within(surface.width, surface.height) {
             return;
         }
         for y in part.y..part.y + part.height {
             let start = y as usize * surface.width as usize + part.x as usize;
-            row(y, &mut surface.pixels[start..start + part.width as usize]);
+            let pixels = &mut surface.pixels[start..start + part.width as usize];
+            row(y, pixels);
+            shown.drawn = shown.drawn || pixels.iter().any(|pixel| pixel & 0xff_ffff != 0);
         }
         shown.version += 1;
     }
@@ -150,6 +155,10 @@ impl Head {
 impl Screen for Head {
     fn setup(&self) -> u64 {
         self.shown.lock().setup
+    }
+
+    fn drawn(&self) -> bool {
+        self.shown.lock().drawn
     }
 
     fn capture(&self, surface: &mut Surface) -> bool {

@@ -197,6 +197,36 @@ fn shows_what_is_transferred_and_flushed() {
 }
 
 #[test]
+fn a_mode_without_a_picture_is_told_apart() {
+    let mut d = Driver::shown();
+    assert!(d.screens[0].drawn());
+    assert_eq!(d.scanout(0, 0, [0; 4]), ok::NODATA);
+    assert!(d.screens[0].drawn(), "turned off for a while");
+    d.rig.set(crate::spec::common::DEVICE_STATUS, 1, 0);
+    assert!(!d.screens[0].drawn());
+
+    let head = super::scanout::Head::new(
+        super::scanout::Wish {
+            enabled: true,
+            width: 4,
+            height: 2,
+        },
+        Box::new(|| ()),
+    );
+    head.set(4, 2);
+    let all = super::scanout::Rectangle {
+        x: 0,
+        y: 0,
+        width: 4,
+        height: 2,
+    };
+    head.change(all, |_, row| row.fill(0xff00_0000));
+    assert!(head.setup() > 0 && !head.drawn());
+    head.change(all, |y, row| row[3] = y);
+    assert!(head.drawn());
+}
+
+#[test]
 fn refuses_what_cannot_be() {
     let mut d = Driver::shown();
     let id = refused(Refusal::InvalidResourceId);
