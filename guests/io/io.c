@@ -1,4 +1,4 @@
-// Measures networks and disks in a Linux guest. Prints "begin NAME", then "figure NAME VALUE" by the guest's clock, or
+// Measures networks, disks and screens in a Linux guest. Prints "begin NAME", then "figure NAME VALUE" by the guest's clock, or
 // "failed: ...".
 //
 //   io receive NAME ADDRESS PORT         bytes/s out of a connection
@@ -6,8 +6,10 @@
 //   io trip NAME ADDRESS PORT            ns from a byte sent to a byte back
 //   io read|write NAME DEVICE BYTES DEPTH [random]
 //                                        bytes/s by blocks of so many bytes, so many at a time, past the page cache
+//   io video NAME DEVICE                 pictures/s, each pixel another each time; "steady NAME" when they begin to count
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <drm/drm.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/aio_abi.h>
@@ -18,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -168,13 +171,73 @@ static void disk(const char *name, const char *device, int out, uint64_t bytes, 
     }
 }
 
+static void ask(int d, unsigned long request, void *what, const char *name)
+{
+    if (ioctl(d, request, what) < 0)
+        fail(name);
+}
+
+// The first mode of the first output, by the kernel's interface to it (drm_mode.h).
+static void video(const char *name, const char *device)
+{
+    int d = open(device, O_RDWR);
+    if (d < 0)
+        fail(device);
+    uint32_t crtcs[16], connectors[16], encoders[16];
+    struct drm_mode_card_res all = { .count_crtcs = 16, .count_connectors = 16, .count_encoders = 16 };
+    all.crtc_id_ptr = (uintptr_t)crtcs;
+    all.connector_id_ptr = (uintptr_t)connectors;
+    all.encoder_id_ptr = (uintptr_t)encoders;
+    ask(d, DRM_IOCTL_MODE_GETRESOURCES, &all, "resources");
+    struct drm_mode_modeinfo modes[128];
+    struct drm_mode_get_connector output = { .connector_id = connectors[0], .count_modes = 128 };
+    output.modes_ptr = (uintptr_t)modes;
+    ask(d, DRM_IOCTL_MODE_GETCONNECTOR, &output, "connector");
+    struct drm_mode_create_dumb made = { .width = modes[0].hdisplay, .height = modes[0].vdisplay, .bpp = 32 };
+    ask(d, DRM_IOCTL_MODE_CREATE_DUMB, &made, "buffer");
+    struct drm_mode_fb_cmd picture = {
+        .width = made.width, .height = made.height, .pitch = made.pitch, .bpp = 32, .depth = 24, .handle = made.handle,
+    };
+    ask(d, DRM_IOCTL_MODE_ADDFB, &picture, "picture");
+    struct drm_mode_map_dumb map = { .handle = made.handle };
+    ask(d, DRM_IOCTL_MODE_MAP_DUMB, &map, "map");
+    uint32_t *pixels = mmap(NULL, made.size, PROT_READ | PROT_WRITE, MAP_SHARED, d, map.offset);
+    if (pixels == MAP_FAILED)
+        fail("mmap");
+    struct drm_mode_crtc crtc = { .crtc_id = crtcs[0], .fb_id = picture.fb_id, .count_connectors = 1, .mode_valid = 1 };
+    crtc.set_connectors_ptr = (uintptr_t)connectors;
+    crtc.mode = modes[0];
+    ask(d, DRM_IOCTL_MODE_SETCRTC, &crtc, "mode");
+    uint64_t start = now(), counted = 0;
+    for (uint32_t frame = 0, first = 0;; frame++) {
+        for (uint32_t i = 0; i < made.size / 4; i++)
+            pixels[i] = i + frame * 0x030507;
+        struct drm_clip_rect part = { .x2 = made.width, .y2 = made.height };
+        struct drm_mode_fb_dirty_cmd dirty = { .fb_id = picture.fb_id, .num_clips = 1 };
+        dirty.clips_ptr = (uintptr_t)&part;
+        ask(d, DRM_IOCTL_MODE_DIRTYFB, &dirty, "flush");
+        uint64_t at = now();
+        if (!counted && at - start > WARM) {
+            printf("steady %s\n", name);
+            counted = at;
+            first = frame;
+        } else if (counted && at - counted > LONG) {
+            figure(name, (double)(frame - first) * SECOND / (at - counted));
+        }
+    }
+}
+
 int main(int argc, char **argv)
 {
     setvbuf(stdout, NULL, _IOLBF, 0);
-    if (argc < 5)
+    if (argc < 4)
         return 2;
     const char *what = argv[1], *name = argv[2];
     printf("begin %s\n", name);
+    if (!strcmp(what, "video"))
+        video(name, argv[3]);
+    if (argc < 5)
+        return 2;
     if (!strcmp(what, "receive"))
         stream(name, reach(argv[3], argv[4]), 0);
     if (!strcmp(what, "send"))

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 /// Changes are told by squares of so many pixels.
 pub const TILE: u32 = 64;
 
-/// Between captures while the picture changes: 30 a second.
-const LIVELY: Duration = Duration::from_nanos(1_000_000_000 / 30);
+/// Between captures while the picture changes: 60 a second, as a monitor.
+const LIVELY: Duration = Duration::from_nanos(1_000_000_000 / 60);
 
 /// Between captures when it has not changed for [`QUIET_AFTER`]: an idle guest is to cost little.
 const QUIET: Duration = Duration::from_millis(100);

@@ -51,7 +51,7 @@ pub struct Cursor {
     pub image: Option<Arc<CursorImage>>,
 }
 
-/// A device with a picture (ramfb, a GPU's scanout). Consoles poll it, 30 times a second or so, only while somebody looks.
+/// A device with a picture (ramfb, a GPU's scanout). Consoles poll it, 60 times a second at the most, only while somebody looks.
 pub trait Screen: Send + Sync {
     /// Counts the guest's set-ups of a mode: the console shows the screen whose set-up is the latest. 0: never set up.
     /// Drawn from [`next_setup`].

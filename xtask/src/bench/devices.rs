@@ -1,14 +1,16 @@
-//! Network, disks, and the whole machine at rest.
+//! Network, disks, screen, and the whole machine at rest.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use guests::run::{Builder, Machine};
 
 use super::guest::{Figure, PATIENCE, Side, idleness};
 use super::rows::Row;
+use super::viewer::Viewer;
 
 /// Bytes of the disks. They are in the host's memory: its own disk is not what is measured.
 const DISK: usize = 512 << 20;
@@ -102,6 +104,34 @@ impl Side<'_> {
             "crc32c_generic",
         ];
         self.figures(builder, &modules, &script, "", rows)
+    }
+
+    /// The whole screen anew as fast as the guest can, with a viewer that always asks for more.
+    pub(super) fn screen(&self) -> Result<Vec<Figure>> {
+        let folder = folder()?;
+        let socket = folder.path().join("vnc");
+        let builder = self
+            .machine()
+            .args("-device virtio-gpu-pci -vnc")
+            .arg(format!("unix:{}", socket.display()));
+        let script = "echo init is here\nuntil [ -e /dev/dri/card0 ]; do sleep 0.1; done\n\
+             /bin/io video video /dev/dri/card0\npoweroff -f\n";
+        let program = std::fs::read(guests::bench::tool("io")?)?;
+        let modules = ["virtio_pci", "virtio-gpu"];
+        let mut machine = start(builder, &modules, script, "", &[("bin/io", &program)])?;
+        let viewer = Viewer::start(&socket)?;
+        let failed = "failed: ";
+        if machine.expect_any(&["steady video", failed], PATIENCE)?.0 == 1 {
+            bail!("the guest's program failed: {}", machine.log());
+        }
+        let (start, before) = (Instant::now(), viewer.pictures()?);
+        machine.expect("figure video ", PATIENCE)?;
+        let seen = (viewer.pictures()? - before) / start.elapsed().as_secs_f64();
+        let drawn = machine.expect("\n", PATIENCE)?.trim().parse()?;
+        Ok(vec![
+            Figure::new("video", drawn),
+            Figure::new("viewer", seen),
+        ])
     }
 
     /// The machine that people start, but for its disks' contents; sound goes nowhere.

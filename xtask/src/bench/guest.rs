@@ -70,6 +70,7 @@ impl Side<'_> {
             Experiment::IdleWhole => self.idle_whole(),
             Experiment::Network => self.network(rows),
             Experiment::Storage => self.storage(rows),
+            Experiment::Screen => self.screen(),
         }
     }
 

@@ -7,6 +7,7 @@ mod guest;
 mod media;
 mod rows;
 mod table;
+mod viewer;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -30,6 +30,8 @@ pub enum Experiment {
     Network,
     /// A guest's disks: virtio-blk, NVMe, USB storage.
     Storage,
+    /// A guest's pictures by virtio-gpu, and what of them reaches a VNC viewer.
+    Screen,
 }
 
 /// One line of the table.
@@ -58,6 +60,7 @@ pub enum Unit {
     Blocks,
     Mebibytes,
     PercentOfCore,
+    PerSecond,
 }
 
 impl Unit {
@@ -65,7 +68,7 @@ impl Unit {
     pub fn is_rate(self) -> bool {
         matches!(
             self,
-            Unit::MillionsPerSecond | Unit::Bandwidth | Unit::Blocks
+            Unit::MillionsPerSecond | Unit::Bandwidth | Unit::Blocks | Unit::PerSecond
         )
     }
 
@@ -82,6 +85,7 @@ impl Unit {
             Unit::Blocks => (value / 4096.0 / 1000.0, "k/s"),
             Unit::Mebibytes => (value, "MiB"),
             Unit::PercentOfCore => (value, "%"),
+            Unit::PerSecond => (value, "/s"),
         };
         let digits = if scaled >= 100.0 {
             0
@@ -140,6 +144,16 @@ const fn storage(name: &'static str, unit: Unit, least: f64) -> Row {
         Experiment::Storage,
         unit,
         Target::Ratio(least),
+    )
+}
+
+const fn screen(name: &'static str) -> Row {
+    other(
+        "screen",
+        name,
+        Experiment::Screen,
+        Unit::PerSecond,
+        Target::Ratio(1.0),
     )
 }
 
@@ -256,4 +270,7 @@ pub const ROWS: &[Row] = &[
     storage("nvme-write-32", Unit::Blocks, 1.5),
     storage("usb-read", Unit::Bandwidth, 1.0),
     storage("usb-write", Unit::Bandwidth, 1.0),
+    // Pictures that the guest draws and flushes; and those of them that a viewer gets, whole.
+    screen("video"),
+    screen("viewer"),
 ];
