@@ -2,8 +2,6 @@
 
 mod common;
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -11,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use common::{PATIENCE, dormer};
 use guests::packages::Suite;
 use guests::run::{Builder, Machine};
-use guests::screen::Picture;
+use guests::screen::{Picture, ask_for_size};
 use guests::{initrd, programs};
 
 /// ALSA's programs and what they are linked with.
@@ -100,43 +98,6 @@ fn said(log: &str, key: &str) -> String {
             .map(str::trim)
     });
     found.unwrap_or_default().to_string()
-}
-
-/// A VNC client that only asks for a size (RFC 6143, and the Extended Desktop Size extension).
-fn ask_for_size(address: &str, width: u16, height: u16) -> Result<()> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-    let take = |n: usize| -> Result<Vec<u8>> {
-        let mut bytes = vec![0; n];
-        (&stream).read_exact(&mut bytes)?;
-        Ok(bytes)
-    };
-    take(12)?;
-    (&stream).write_all(b"RFB 003.008\n")?;
-    let kinds = take(1)?[0];
-    ensure!(take(kinds.into())?.contains(&1), "no open access");
-    (&stream).write_all(&[1])?;
-    ensure!(take(4)? == [0; 4], "not let in");
-    (&stream).write_all(&[1])?;
-    let init = take(24)?;
-    let name = u32::from_be_bytes([init[20], init[21], init[22], init[23]]);
-    take(name as usize)?;
-    // SetEncodings: ExtendedDesktopSize; SetDesktopSize with one screen.
-    let mut message = vec![2, 0, 0, 1];
-    message.extend((-308i32).to_be_bytes());
-    message.extend([251, 0]);
-    message.extend(width.to_be_bytes());
-    message.extend(height.to_be_bytes());
-    message.extend([1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    message.extend(width.to_be_bytes());
-    message.extend(height.to_be_bytes());
-    message.extend([0; 4]);
-    stream.write_all(&message)?;
-    // The server has read it all when it answers a request for an update.
-    stream.write_all(&[3, 0, 0, 0, 0, 0, 0, 1, 0, 1])?;
-    let mut answer = [0; 4];
-    stream.read_exact(&mut answer)?;
-    Ok(())
 }
 
 #[test]
