@@ -1,5 +1,6 @@
 //! Initial RAM disks: busybox, a script, and the modules that a test needs.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -103,12 +104,8 @@ fn load(modules: &[&str]) -> String {
         .collect()
 }
 
-/// The modules and what they depend on, with the files modprobe reads.
-fn add_modules<W: Write>(
-    archive: &mut Archive<W>,
-    kernel: &Kernel,
-    modules: &[&str],
-) -> Result<()> {
+/// The files of the modules and of what they depend on, below the kernel's folder of modules.
+pub(crate) fn module_files(kernel: &Kernel, modules: &[&str]) -> Result<BTreeSet<String>> {
     let root = kernel
         .modules
         .ancestors()
@@ -123,14 +120,13 @@ fn add_modules<W: Write>(
         }
         Ok(())
     })?;
-    let dependencies = fs::read_to_string(kernel.modules.join("modules.dep"))?;
     let stem = |path: &str| {
         let name = path.rsplit('/').next().unwrap_or(path);
         name.split(".ko").next().unwrap_or(name).replace('-', "_")
     };
     let wanted: Vec<_> = modules.iter().map(|m| m.replace('-', "_")).collect();
-    let mut files = std::collections::BTreeSet::new();
-    for line in dependencies.lines() {
+    let mut files = BTreeSet::new();
+    for line in fs::read_to_string(kernel.modules.join("modules.dep"))?.lines() {
         if let Some((module, needs)) = line.split_once(':')
             && wanted.contains(&stem(module))
         {
@@ -138,8 +134,19 @@ fn add_modules<W: Write>(
             files.extend(needs.split_whitespace().map(str::to_string));
         }
     }
+    Ok(files)
+}
+
+/// The modules and what they depend on, with the files modprobe reads.
+fn add_modules<W: Write>(
+    archive: &mut Archive<W>,
+    kernel: &Kernel,
+    modules: &[&str],
+) -> Result<()> {
+    let files = module_files(kernel, modules)?;
+    let dependencies = fs::read_to_string(kernel.modules.join("modules.dep"))?;
     let base = format!("lib/modules/{}", kernel.version);
-    let mut folders = std::collections::BTreeSet::new();
+    let mut folders = BTreeSet::new();
     for file in &files {
         let path = format!("{base}/{file}");
         folders.extend(

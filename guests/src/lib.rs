@@ -11,11 +11,13 @@ pub mod bench;
 pub mod cache;
 pub mod initrd;
 pub mod iso;
+pub mod mirror;
 pub mod packages;
 pub mod programs;
 pub mod qmp;
 pub mod run;
 pub mod screen;
+pub mod unattended;
 pub mod windows;
 
 use std::path::PathBuf;

@@ -36,12 +36,7 @@ pub fn unpacked(suite: Suite, package: &str) -> Result<PathBuf> {
         fs::create_dir_all(&downloads)?;
         cache::locked("apt", || {
             let state = state(suite)?;
-            if apt(&state, "apt-get", &["download", package], &downloads).is_err() {
-                // Lists grow old: versions they name may be gone.
-                apt(&state, "apt-get", &["update"], &downloads)?;
-                apt(&state, "apt-get", &["download", package], &downloads)?;
-            }
-            Ok(())
+            download(&state, &["download", package], &downloads)
         })?;
         let archive = fs::read_dir(&downloads)?
             .filter_map(|entry| Some(entry.ok()?.path()))
@@ -70,6 +65,48 @@ pub fn dependency(suite: Suite, package: &str, prefix: &str) -> Result<String> {
         .find(|name| name.starts_with(prefix))
         .map(str::to_string)
         .with_context(|| format!("{package} depends on nothing that begins with {prefix}"))
+}
+
+/// Downloads packages, by their names or apt's patterns, and what they depend on, but not what they recommend, into
+/// `folder`. What the archive's index has of each.
+pub fn with_dependencies(suite: Suite, wanted: &[&str], folder: &Path) -> Result<Vec<String>> {
+    fs::create_dir_all(folder.join("partial"))?;
+    let archives = format!("Dir::Cache::archives={}", folder.display());
+    let mut install = vec!["-o", &archives, "--yes", "--download-only"];
+    install.extend(["--no-install-recommends", "install"]);
+    install.extend(wanted);
+    let stanzas = cache::locked("apt", || {
+        let state = state(suite)?;
+        download(&state, &install, folder)?;
+        let mut names = vec!["show".to_string()];
+        for entry in fs::read_dir(folder)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name.ends_with(".deb") {
+                let mut parts = name.split('_');
+                let (package, version) = parts.next().zip(parts.next()).with_context(|| {
+                    format!("apt has downloaded {name}, which is no package's name")
+                })?;
+                names.push(format!("{package}={}", version.replace("%3a", ":")));
+            }
+        }
+        names[1..].sort();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        apt(&state, "apt-cache", &names, folder)
+    })?;
+    let stanzas = stanzas.split("\n\n").map(str::trim);
+    Ok(stanzas
+        .filter(|stanza| !stanza.is_empty())
+        .map(str::to_string)
+        .collect())
+}
+
+/// Runs `apt-get`, with new lists if those that are there have grown old: versions that they name may be gone.
+fn download(state: &Path, arguments: &[&str], folder: &Path) -> Result<()> {
+    if apt(state, "apt-get", arguments, folder).is_err() {
+        apt(state, "apt-get", &["update"], folder)?;
+        apt(state, "apt-get", arguments, folder)?;
+    }
+    Ok(())
 }
 
 /// An apt state for a suite: its folder, with package lists.

@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod dist;
 mod guest;
+mod install;
 mod kvm;
 mod lockstep;
 mod look;
@@ -51,6 +52,9 @@ enum Task {
     Sign(dist::SignArguments),
     /// Fetch and build guests.
     Guest(guest::Arguments),
+    /// Have Debian install itself from a mirror on this host, by each network card, and use what came of it. Unfinished: it has
+    /// not been seen to its end (the module says how far).
+    InstallDebian(install::Arguments),
 }
 
 fn main() -> Result<()> {
@@ -70,6 +74,7 @@ fn main() -> Result<()> {
         Task::Dist(arguments) => dist::run(&arguments),
         Task::Sign(arguments) => dist::sign_program(&arguments),
         Task::Guest(arguments) => guest::run(&arguments),
+        Task::InstallDebian(arguments) => install::run(&arguments),
     }
 }
 

@@ -127,6 +127,12 @@ const TOOLS: &[Tool] = &[
     },
     Tool {
         purpose: Purpose::Everything,
+        probe: "iperf3",
+        debian: "iperf3",
+        homebrew: Some("iperf3"),
+    },
+    Tool {
+        purpose: Purpose::Everything,
         probe: "swtpm",
         debian: "swtpm",
         homebrew: Some("swtpm"),
