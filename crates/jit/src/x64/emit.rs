@@ -712,7 +712,12 @@ impl Emit for Emitter {
     }
 
     fn hint(&mut self, number: u32) -> Outcome<Self> {
-        if (1..=5).contains(&number) {
+        if number == 1 {
+            // YIELD, in loops that wait.
+            self.asm.pause();
+            return Ok(Flow::Next);
+        }
+        if (2..=5).contains(&number) {
             self.fail("hint");
             return Ok(Flow::Ends);
         }

@@ -468,7 +468,7 @@ impl Emit for Recorder<'_> {
     }
 
     fn hint(&mut self, number: u32) -> Outcome<Self> {
-        if (1..=5).contains(&number) {
+        if (2..=5).contains(&number) {
             return Recorder::system(self);
         }
         Ok(Flow::Next)
