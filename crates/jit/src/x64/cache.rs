@@ -82,7 +82,26 @@ struct Page {
     foreign: bool,
     blocks: Vec<BlockId>,
     /// The block that starts at each instruction.
-    starts: Box<[u32; WORDS]>,
+    starts: Box<[Start; WORDS]>,
+}
+
+/// A block and where its code is in the region: what a look-up needs lies in one line of the host's cache.
+#[derive(Clone, Copy)]
+struct Start {
+    id: u32,
+    entry: u32,
+}
+
+const NO_START: Start = Start {
+    id: ABSENT,
+    entry: 0,
+};
+
+/// A block and the address of its code.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    pub block: BlockId,
+    pub address: usize,
 }
 
 /// A hasher for keys that are numbers.
@@ -203,7 +222,7 @@ impl Cache {
             key,
             foreign,
             blocks: Vec::new(),
-            starts: Box::new([ABSENT; WORDS]),
+            starts: Box::new([NO_START; WORDS]),
         };
         let index = match self.free.pop() {
             Some(index) => {
@@ -224,9 +243,12 @@ impl Cache {
     }
 
     /// The block that starts at an offset into a page.
-    pub fn at(&self, page: u32, offset: u32) -> Option<BlockId> {
-        let id = self.pages[page as usize].starts[(offset >> 2) as usize % WORDS];
-        (id != ABSENT).then_some(BlockId(id))
+    pub fn at(&self, page: u32, offset: u32) -> Option<Entry> {
+        let start = self.pages[page as usize].starts[(offset >> 2) as usize % WORDS];
+        (start.id != ABSENT).then(|| Entry {
+            block: BlockId(start.id),
+            address: self.region.address(start.entry as usize),
+        })
     }
 
     /// Where a block's code is.
@@ -272,8 +294,10 @@ impl Cache {
         exits: &[emitter::Exit],
     ) -> BlockId {
         if let Some(old) = self.at(page, first) {
-            self.kill(old);
-            self.pages[page as usize].blocks.retain(|&id| id != old);
+            self.kill(old.block);
+            self.pages[page as usize]
+                .blocks
+                .retain(|&id| id != old.block);
         }
         let current = self.current;
         let segment = &mut self.segments[current];
@@ -307,7 +331,10 @@ impl Cache {
             incoming: Vec::new(),
         });
         let page = &mut self.pages[page as usize];
-        page.starts[(first >> 2) as usize % WORDS] = block.0;
+        page.starts[(first >> 2) as usize % WORDS] = Start {
+            id: block.0,
+            entry: at as u32,
+        };
         page.blocks.push(block);
         block
     }
@@ -388,8 +415,8 @@ impl Cache {
         let code = thunks::dead(origin, u32::from(first) << 2, &self.thunks);
         self.region.put(entry, &code);
         let start = &mut self.pages[page].starts[usize::from(first) % WORDS];
-        if *start == id.0 {
-            *start = ABSENT;
+        if start.id == id.0 {
+            *start = NO_START;
         }
         self.invalidated += 1;
     }
@@ -455,8 +482,8 @@ impl Cache {
             self.unlink(block_id, &block.incoming);
             let page = &mut self.pages[block.page as usize];
             let start = &mut page.starts[usize::from(block.first) % WORDS];
-            if *start == block_id.0 {
-                *start = ABSENT;
+            if start.id == block_id.0 {
+                *start = NO_START;
             }
             touched.push(block.page);
         }

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use cpu::{Core, Exit, Flow, Interpreter, State, World};
 
 use super::blocks::word_at;
-use super::cache::{BlockId, Cache, ExitId};
+use super::cache::{Cache, Entry, ExitId};
 use super::emitter::{BLOCK, Emitter};
 use super::frame::{self, Frame, HEATS, Machine, POOL};
 use super::names::Names;
@@ -205,9 +205,8 @@ impl<'a> Execution<'a> {
             return None;
         }
         machine.side.stepping = false;
-        let block = machine.next()?;
+        let code = machine.next()?.address;
         machine.side.stepping = machine.side.limit == 1;
-        let code = machine.side.cache.address(block);
         machine.side.counters.entries += 1;
         machine.before_code();
         let base = frame::base(self.machine);
@@ -257,7 +256,7 @@ impl Machine {
 
     /// The block at the PC, made if there is none; `None` if something is to be seen to first, or an exception was taken
     /// instead. Code that is not to be translated yet is executed in here, and the PC moves. Blocks may be forgotten.
-    fn next(&mut self) -> Option<BlockId> {
+    fn next(&mut self) -> Option<Entry> {
         loop {
             if self.interpreter.wants_attention()
                 || self.interpreter.core().debugging
@@ -280,24 +279,28 @@ impl Machine {
             }
             let known = self.side.cache.page(code.physical, self.side.key);
             let known = known.and_then(|page| self.side.cache.at(page, offset));
-            let block = match known {
-                Some(block) => block,
+            let entry = match known {
+                Some(entry) => entry,
                 None if self.is_cold(code, offset) => {
                     let count = self.interpreter.execute_straight(self.side.limit);
                     self.side.counters.cold += count as u64;
                     continue;
                 }
-                None => self.translate(code, offset),
+                None => {
+                    let block = self.translate(code, offset);
+                    let address = self.side.cache.address(block);
+                    Entry { block, address }
+                }
             };
             if self.side.evictions != self.side.cache.evictions {
                 self.side.evictions = self.side.cache.evictions;
                 self.side.names.forget();
             }
             if self.side.limit != 1 {
-                let code = self.side.cache.address(block) as u64;
+                let code = entry.address as u64;
                 self.side.names.put(pc, self.frame.context, code);
             }
-            return Some(block);
+            return Some(entry);
         }
     }
 
@@ -330,7 +333,7 @@ impl Machine {
     fn heat_again(&mut self, code: cpu::Code, offset: u32) {
         let known = self.side.cache.page(code.physical, self.side.key);
         let known = known.and_then(|page| self.side.cache.at(page, offset));
-        let is_there = known.is_some_and(|block| self.side.cache.is_loop(block));
+        let is_there = known.is_some_and(|entry| self.side.cache.is_loop(entry.block));
         let heat = if !is_there && self.translate_loop(code, offset) {
             initial_heat(self.side.hot.unwrap_or(0))
         } else {
@@ -361,9 +364,9 @@ impl Machine {
     /// Where execution goes on from the state's PC: an address of code, or 0.
     pub(super) fn go(&mut self) -> usize {
         match self.next() {
-            Some(block) => {
+            Some(entry) => {
                 self.before_code();
-                self.side.cache.address(block)
+                entry.address
             }
             None => 0,
         }
@@ -381,17 +384,17 @@ extern "C" fn link(machine: *mut Machine, exit: u32) -> usize {
     };
     m.interpreter.state().pc = m.frame.page.wrapping_add(to.into());
     let evictions = m.side.cache.evictions;
-    let Some(block) = m.next() else {
+    let Some(entry) = m.next() else {
         return 0;
     };
     let there = m.frame.page.wrapping_add(to.into()) == m.interpreter.state().pc
-        && m.side.cache.page_of(block) == Some(page);
+        && m.side.cache.page_of(entry.block) == Some(page);
     if there && m.side.cache.evictions == evictions {
         m.side.counters.links += 1;
-        m.side.cache.link(exit, block);
+        m.side.cache.link(exit, entry.block);
     }
     m.before_code();
-    m.side.cache.address(block)
+    entry.address
 }
 
 /// A jump to an address that is not in the jump cache, or that something wants attention before.
