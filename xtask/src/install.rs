@@ -135,7 +135,7 @@ impl Guest {
     }
 
     fn log_in(&mut self) -> Result<()> {
-        self.machine.expect("dormer login: ", PATIENCE)?;
+        self.machine.expect(" login: ", PATIENCE)?;
         self.phase("login");
         self.machine.send("root\n")?;
         self.machine.expect("Password: ", PATIENCE)?;
@@ -424,6 +424,9 @@ fn afterwards(program: &Path, output: &Path) -> Result<()> {
     // The mode of the kernel's own console, which the driver of the GPU sets, and what is written on it.
     guest.says("cat /sys/class/drm/card0-Virtual-1/status", "connected")?;
     guest.says("cat /proc/fb", "virtio_gpu")?;
+    // The console is on the firmware's frame buffer, which is ramfb's, until that is taken away.
+    let firmware = "/sys/bus/platform/drivers/efi-framebuffer";
+    guest.said(&format!("echo efi-framebuffer.0 > {firmware}/unbind"))?;
     let mode = guest.said("head -n 1 /sys/class/drm/card0-Virtual-1/modes")?;
     let mode = mode.lines().rev().find(|line| !line.is_empty());
     let (width, height) = mode
