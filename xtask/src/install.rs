@@ -408,7 +408,9 @@ fn afterwards(program: &Path, output: &Path) -> Result<()> {
         ("usb-kbd", "Dormer USB Keyboard"),
         ("usb-tablet", "Dormer USB Tablet"),
     ] {
-        guest.says("lsusb", device).context(name)?;
+        // Its table of names has others for these.
+        let products = "lsusb -v 2> /dev/null | grep iProduct";
+        guest.says(products, device).context(name)?;
         guest
             .says("cat /proc/bus/input/devices", device)
             .context(name)?;
