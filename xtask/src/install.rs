@@ -429,6 +429,7 @@ fn afterwards(program: &Path, output: &Path) -> Result<()> {
     // The console is on the firmware's frame buffer, which is ramfb's, until that is taken away.
     let firmware = "/sys/bus/platform/drivers/efi-framebuffer";
     guest.said(&format!("echo efi-framebuffer.0 > {firmware}/unbind"))?;
+    guest.said("echo 1 > /sys/class/vtconsole/vtcon1/bind")?;
     let mode = guest.said("head -n 1 /sys/class/drm/card0-Virtual-1/modes")?;
     let mode = mode.lines().rev().find(|line| !line.is_empty());
     let (width, height) = mode
