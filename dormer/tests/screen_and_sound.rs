@@ -66,6 +66,7 @@ fn picture(machine: &mut Machine, name: &str) -> Result<Picture> {
 }
 
 const SCREEN: &str = r#"
+echo 1 > /proc/sys/kernel/printk
 card=/sys/class/drm/card0-Virtual-1
 echo "dormer: frame buffer $(cat /proc/fb)"
 echo "dormer: status $(cat $card/status)"
@@ -251,6 +252,7 @@ fn position(whole: &[i16], part: &[i16]) -> Option<usize> {
 
 /// Plays a file and records one with a sound card; the guest sends the recording over the serial line, as text.
 const SOUND: &str = r#"
+echo 1 > /proc/sys/kernel/printk
 export PATH=/bin:/usr/bin
 # The folder of a card is there before the card is.
 for i in $(seq 100); do

@@ -52,8 +52,7 @@ enum Task {
     Sign(dist::SignArguments),
     /// Fetch and build guests.
     Guest(guest::Arguments),
-    /// Have Debian install itself from a mirror on this host, by each network card, and use what came of it. Unfinished: it has
-    /// not been seen to its end (the module says how far).
+    /// Have Debian install itself from a mirror on this host, by each network card, and use what came of it.
     InstallDebian(install::Arguments),
 }
 
