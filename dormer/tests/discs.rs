@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 
 /// What it says of the disc in the drive, each time it is told to look.
 const SCRIPT: &str = r#"
-echo 1 > /proc/sys/kernel/printk
 n=0; until [ -b /dev/sr0 ] || [ $n -ge 600 ]; do sleep 0.1; n=$((n + 1)); done
 echo "dormer: ready"
 while read word; do

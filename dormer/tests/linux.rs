@@ -13,8 +13,6 @@ use guests::{initrd, iso};
 
 /// Tells what the kernel found, then ends.
 const SCRIPT: &str = r#"
-# From here on the kernel's messages go to its log only: one would come in the middle of a line.
-echo 1 > /proc/sys/kernel/printk
 n=0; until grep -q Keyboard /proc/bus/input/devices || [ $n -ge 100 ]; do sleep 0.1; n=$((n + 1)); done
 echo "dormer: cpus $(grep -c ^processor /proc/cpuinfo)"
 echo "dormer: acpi $([ -d /sys/firmware/acpi/tables ] && echo yes || echo no)"

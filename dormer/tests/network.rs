@@ -22,7 +22,6 @@ echo "dormer: lease $ip/$mask $router $dns $hostname"
 
 /// Ports come as variables by the kernel's command line, so that the initrd is one for all runs.
 const SCRIPT: &str = r#"
-echo 1 > /proc/sys/kernel/printk
 ip link set lo up
 n=0; until card=$(ls /sys/class/net | grep -v -e lo -e sit -e tunl | head -n 1) && [ -n "$card" ]; do
   n=$((n+1)); [ $n -gt 600 ] && break; sleep 0.1; done
@@ -237,7 +236,6 @@ fn by_usb() -> Result<()> {
 
 #[cfg(target_os = "linux")]
 const HOSTILE: &str = r#"
-echo 1 > /proc/sys/kernel/printk
 until [ -e /sys/class/net/eth0 ]; do sleep 0.1; done
 ulimit -n 4096
 ip link set lo up; ip link set eth0 up; ip addr add 10.0.2.15/24 dev eth0; sleep 1

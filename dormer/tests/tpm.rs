@@ -12,7 +12,6 @@ use guests::run::{Builder, Machine};
 
 /// What the kernel makes of it: its log, PCRs, random numbers by TPM2_GetRandom on the device itself, the event log.
 const SCRIPT: &str = r#"
-echo 1 > /proc/sys/kernel/printk
 mount -t securityfs none /sys/kernel/security
 exec 3<>/dev/tpm0
 printf '\200\001\000\000\000\014\000\000\001\173\000\020' >&3

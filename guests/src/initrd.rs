@@ -50,6 +50,9 @@ mkdir -p /dev/pts /mnt /tmp; mount -t devpts none /dev/pts
 exec </dev/console >/dev/console 2>&1
 ";
 
+/// From there on the kernel's messages go to its log only: one would come in the middle of a line of the script's.
+const QUIET: &str = "echo 1 > /proc/sys/kernel/printk\n";
+
 /// An initrd whose `/init` runs `script` (busybox sh, everything mounted) after loading `modules`; `files` are put in
 /// besides. Kept in the cache by its contents.
 pub fn build(
@@ -58,7 +61,7 @@ pub fn build(
     script: &str,
     files: &[(&str, &[u8])],
 ) -> Result<PathBuf> {
-    let mut key = format!("{} {modules:?} {PROLOGUE}{script}", kernel.version).into_bytes();
+    let mut key = format!("{} {modules:?} {PROLOGUE}{QUIET}{script}", kernel.version).into_bytes();
     for (name, data) in files {
         key.extend_from_slice(name.as_bytes());
         key.extend_from_slice(data);
@@ -82,7 +85,7 @@ pub fn build(
         archive.file(
             "init",
             0o755,
-            format!("{PROLOGUE}{}{script}", load(modules)).as_bytes(),
+            format!("{PROLOGUE}{}{QUIET}{script}", load(modules)).as_bytes(),
         )?;
         if !modules.is_empty() {
             add_modules(&mut archive, kernel, modules)?;

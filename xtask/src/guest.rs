@@ -36,7 +36,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let initrd = guests::initrd::build(
             &kernel,
             guests::initrd::MODULES,
-            "exec setsid cttyhack sh\n",
+            "echo 7 > /proc/sys/kernel/printk\nexec setsid cttyhack sh\n",
             &[],
         )?;
         println!("initrd     {}", initrd.display());
