@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use common::{PATIENCE, dormer, image, run_linux};
+use common::{PATIENCE, dormer, run_linux};
+use guests::image;
 use guests::run::Builder;
 
 /// Every kind of disk, by the name that Linux gives it.
@@ -14,7 +15,6 @@ const KINDS: [&str; 3] = ["vda", "nvme0n1", "sda"];
 
 /// Makes a file system on each disk and fills it, or checks what is there: the kernel's command line says which.
 const KEEP: &str = r#"
-echo 1 > /proc/sys/kernel/printk
 for disk in vda nvme0n1 sda; do
   until [ -b /dev/$disk ]; do sleep 0.1; done
   [ $step = make ] && mke2fs /dev/$disk >/dev/null 2>&1
@@ -106,7 +106,6 @@ fn check(image: &Path, allowed: &[i32]) -> Result<()> {
 
 /// Blocks of 64 KiB, in an order that leaves holes, each flushed before it is told.
 const WRITE: &str = r#"
-echo 1 > /proc/sys/kernel/printk
 fill() {
   i=$from
   while :; do
@@ -189,7 +188,6 @@ fn power_cuts_lose_nothing_flushed() -> Result<()> {
 /// Writes more than the host has room for, and tells what is there at the end.
 #[cfg(target_os = "linux")]
 const FILL: &str = r#"
-echo 1 > /proc/sys/kernel/printk
 until [ -b /dev/vda ]; do sleep 0.1; done
 yes full | head -c 16777216 > /tmp/data
 dd if=/tmp/data of=/dev/vda bs=1M conv=fsync 2>/dev/null && echo "dormer: written"

@@ -27,13 +27,7 @@ fn by_flash(code: &Path, variables: &Path) -> Result<Machine> {
     Builder::new(dormer())
         .args("-machine virt -cpu max")
         .args(DEVICES)
-        .arg("-drive")
-        .arg(format!(
-            "if=pflash,format=raw,readonly=on,file={}",
-            code.display()
-        ))
-        .arg("-drive")
-        .arg(format!("if=pflash,format=raw,file={}", variables.display()))
+        .flash(code, variables)
         .start()
 }
 

@@ -38,7 +38,7 @@ const QUESTIONS: &str = "(lspci -n; cat /sys/bus/usb/devices/*/product; ls /sys/
 fn the_whole_machine_to_the_language_menu() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let at = |name: &str| folder.path().join(name);
-    common::image(&at("win11-arm.qcow2"), "qcow2", "64G")?;
+    guests::image(&at("win11-arm.qcow2"), "qcow2", "64G")?;
     std::os::unix::fs::symlink(dormer(), at("qemu-system-aarch64"))?;
     std::os::unix::fs::symlink(iso::installer()?, at("Win11_24H2_English_Arm64.iso"))?;
     std::fs::copy(common::firmware("QEMU_EFI.fd")?, at("edk2-aarch64-code.fd"))?;

@@ -9,7 +9,8 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
-use common::{PATIENCE, dormer, image};
+use common::{PATIENCE, dormer};
+use guests::image;
 use guests::run::Builder;
 
 /// What the program answers; it must end by itself, and at once.

@@ -9,7 +9,9 @@ use anyhow::{Context, Result, ensure};
 use common::{PATIENCE, dormer};
 use guests::packages::Suite;
 use guests::run::{Builder, Machine};
-use guests::screen::{Picture, ask_for_size};
+use guests::screen::Picture;
+use guests::sound::{position, samples, tones};
+use guests::vnc::ask_for_size;
 use guests::{initrd, programs};
 
 /// ALSA's programs and what they are linked with.
@@ -66,7 +68,6 @@ fn picture(machine: &mut Machine, name: &str) -> Result<Picture> {
 }
 
 const SCREEN: &str = r#"
-echo 1 > /proc/sys/kernel/printk
 card=/sys/class/drm/card0-Virtual-1
 echo "dormer: frame buffer $(cat /proc/fb)"
 echo "dormer: status $(cat $card/status)"
@@ -214,45 +215,8 @@ fn the_screen_shows_what_was_programmed_last() -> Result<()> {
     Ok(())
 }
 
-/// Half a second of two tones at 48 kHz, 16 bits: samples, and as a WAV file.
-fn tones(path: &Path) -> Result<Vec<i16>> {
-    let spec = hound::WavSpec {
-        channels: 2,
-        sample_rate: 48000,
-        bits_per_sample: 16,
-        sample_format: hound::SampleFormat::Int,
-    };
-    let tone = |i: u32, hertz: f64| {
-        ((f64::from(i) * hertz * std::f64::consts::TAU / 48000.0).sin() * 12000.0) as i16
-    };
-    let mut writer = hound::WavWriter::create(path, spec)?;
-    let mut samples = Vec::new();
-    for i in 0..24000 {
-        // Never silent, so that the beginning is found.
-        for sample in [tone(i, 440.0) | 1, tone(i, 1000.0) | 1] {
-            writer.write_sample(sample)?;
-            samples.push(sample);
-        }
-    }
-    writer.finalize()?;
-    Ok(samples)
-}
-
-fn samples(path: &Path) -> Result<(u32, Vec<i16>)> {
-    let mut reader = hound::WavReader::open(path)?;
-    let rate = reader.spec().sample_rate;
-    let samples = reader.samples().collect::<Result<Vec<i16>, _>>()?;
-    Ok((rate, samples))
-}
-
-/// Where `part` begins in `whole`.
-fn position(whole: &[i16], part: &[i16]) -> Option<usize> {
-    (0..(whole.len() + 1).saturating_sub(part.len())).find(|&at| whole[at..].starts_with(part))
-}
-
 /// Plays a file and records one with a sound card; the guest sends the recording over the serial line, as text.
 const SOUND: &str = r#"
-echo 1 > /proc/sys/kernel/printk
 export PATH=/bin:/usr/bin
 # The folder of a card is there before the card is.
 for i in $(seq 100); do
@@ -284,7 +248,7 @@ fn play(devices: &str, modules: &[&str], captures: bool, lost: usize) -> Result<
         folder.path().join("tones.wav"),
         folder.path().join("out.wav"),
     );
-    let expected = tones(&source)?;
+    let expected = tones(&source, 24_000)?;
     let mut files = alsa()?;
     files.push(("tones.wav".into(), std::fs::read(&source)?));
     let devices = format!(

@@ -43,13 +43,7 @@ fn start(variables: &Path, medium: &Path) -> Result<Machine> {
     let code = guests::firmware(Suite::Bookworm, "AAVMF_CODE.ms.fd")?;
     Builder::new(dormer())
         .args("-machine virt -cpu max -m 1G -smp 2 -device qemu-xhci")
-        .arg("-drive")
-        .arg(format!(
-            "if=pflash,format=raw,readonly=on,file={}",
-            code.display()
-        ))
-        .arg("-drive")
-        .arg(format!("if=pflash,format=raw,file={}", variables.display()))
+        .flash(&code, variables)
         .arg("-drive")
         .arg(format!(
             "if=none,id=stick,format=raw,readonly=on,file={}",
@@ -62,20 +56,7 @@ fn start(variables: &Path, medium: &Path) -> Result<Machine> {
 /// A stick that starts one program.
 fn stick(program: &Path, folder: &Path) -> Result<PathBuf> {
     let image = folder.join("stick.img");
-    std::fs::File::create(&image)?.set_len(16 << 20)?;
-    run(Command::new("mformat")
-        .arg("-i")
-        .arg(&image)
-        .args(["-v", "DORMER", "::"]))?;
-    run(Command::new("mmd")
-        .arg("-i")
-        .arg(&image)
-        .args(["::/EFI", "::/EFI/BOOT"]))?;
-    run(Command::new("mcopy")
-        .arg("-i")
-        .arg(&image)
-        .arg(program)
-        .arg("::/EFI/BOOT/BOOTAA64.EFI"))?;
+    guests::iso::efi_image(&image, &[(program, "BOOTAA64.EFI")])?;
     Ok(image)
 }
 

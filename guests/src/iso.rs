@@ -52,21 +52,7 @@ pub fn write(path: &Path, kernel: &Path, initrd: &Path, append: &str) -> Result<
         ),
     )?;
     let efi = tree.join("boot/grub/efi.img");
-    fs::File::create(&efi)?.set_len(16 << 20)?;
-    run(Command::new("mformat")
-        .arg("-i")
-        .arg(&efi)
-        .args(["-v", "DORMER", "::"]))?;
-    run(Command::new("mmd")
-        .arg("-i")
-        .arg(&efi)
-        .args(["::/EFI", "::/EFI/boot"]))?;
-    for (from, to) in [
-        (&shim, "::/EFI/boot/bootaa64.efi"),
-        (&grub, "::/EFI/boot/grubaa64.efi"),
-    ] {
-        run(Command::new("mcopy").arg("-i").arg(&efi).arg(from).arg(to))?;
-    }
+    efi_image(&efi, &[(&shim, "bootaa64.efi"), (&grub, "grubaa64.efi")])?;
     run(Command::new("xorriso")
         .args([
             "-as",
@@ -82,5 +68,24 @@ pub fn write(path: &Path, kernel: &Path, initrd: &Path, append: &str) -> Result<
         .args(["-e", "boot/grub/efi.img", "-no-emul-boot"])
         .arg(&tree))?;
     fs::remove_dir_all(&tree)?;
+    Ok(())
+}
+
+/// Writes a FAT volume with programs where firmware looks for what to start, `EFI/boot`.
+pub fn efi_image(path: &Path, programs: &[(&Path, &str)]) -> Result<()> {
+    fs::File::create(path)?.set_len(16 << 20)?;
+    run(Command::new("mformat")
+        .arg("-i")
+        .arg(path)
+        .args(["-v", "DORMER", "::"]))?;
+    run(Command::new("mmd")
+        .arg("-i")
+        .arg(path)
+        .args(["::/EFI", "::/EFI/boot"]))?;
+    for (from, name) in programs {
+        let mut copy = Command::new("mcopy");
+        copy.arg("-i").arg(path).arg(from);
+        run(copy.arg(format!("::/EFI/boot/{name}")))?;
+    }
     Ok(())
 }

@@ -17,10 +17,12 @@ pub mod programs;
 pub mod qmp;
 pub mod run;
 pub mod screen;
+pub mod sound;
 pub mod unattended;
+pub mod vnc;
 pub mod windows;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use packages::{Suite, unpacked};
@@ -64,6 +66,17 @@ pub fn firmware(suite: Suite, name: &str) -> Result<PathBuf> {
         "the package qemu-efi-aarch64 of {} has no {name}",
         suite.name()
     )
+}
+
+/// Makes a disk image with `qemu-img`.
+pub fn image(path: &Path, format: &str, size: &str) -> Result<()> {
+    packages::run(
+        std::process::Command::new("qemu-img")
+            .args(["create", "-q", "-f", format])
+            .arg(path)
+            .arg(size),
+    )?;
+    Ok(())
 }
 
 /// Microsoft's certificates for Secure Boot, out of the Python package `virt-firmware`: data, in a folder of the cache.

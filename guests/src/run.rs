@@ -112,6 +112,17 @@ impl Builder {
         self
     }
 
+    /// Firmware in two flash memories: its code, which is not written, and its variables.
+    pub fn flash(self, code: &Path, variables: &Path) -> Builder {
+        self.arg("-drive")
+            .arg(format!(
+                "if=pflash,format=raw,readonly=on,file={}",
+                code.display()
+            ))
+            .arg("-drive")
+            .arg(format!("if=pflash,format=raw,file={}", variables.display()))
+    }
+
     /// The folder it is started in.
     pub fn within(mut self, folder: &Path) -> Builder {
         self.within = Some(folder.into());

@@ -1,10 +1,8 @@
 //! Pictures of a guest's screen, and what can be told from them.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::BufReader;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
@@ -70,41 +68,4 @@ impl Picture {
             .map(|(line, _)| line as u32)
             .collect()
     }
-}
-
-/// A VNC client that only asks for a size (RFC 6143, and the Extended Desktop Size extension).
-pub fn ask_for_size(address: &str, width: u16, height: u16) -> Result<()> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-    let take = |n: usize| -> Result<Vec<u8>> {
-        let mut bytes = vec![0; n];
-        (&stream).read_exact(&mut bytes)?;
-        Ok(bytes)
-    };
-    take(12)?;
-    (&stream).write_all(b"RFB 003.008\n")?;
-    let kinds = take(1)?[0];
-    ensure!(take(kinds.into())?.contains(&1), "no open access");
-    (&stream).write_all(&[1])?;
-    ensure!(take(4)? == [0; 4], "not let in");
-    (&stream).write_all(&[1])?;
-    let init = take(24)?;
-    let name = u32::from_be_bytes([init[20], init[21], init[22], init[23]]);
-    take(name as usize)?;
-    // SetEncodings: ExtendedDesktopSize; SetDesktopSize with one screen.
-    let mut message = vec![2, 0, 0, 1];
-    message.extend((-308i32).to_be_bytes());
-    message.extend([251, 0]);
-    message.extend(width.to_be_bytes());
-    message.extend(height.to_be_bytes());
-    message.extend([1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    message.extend(width.to_be_bytes());
-    message.extend(height.to_be_bytes());
-    message.extend([0; 4]);
-    stream.write_all(&message)?;
-    // The server has read it all when it answers a request for an update.
-    stream.write_all(&[3, 0, 0, 0, 0, 0, 0, 1, 0, 1])?;
-    let mut answer = [0; 4];
-    stream.read_exact(&mut answer)?;
-    Ok(())
 }

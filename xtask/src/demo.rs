@@ -40,13 +40,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     std::fs::create_dir_all(&arguments.output)?;
     let disk = arguments.output.join("disk.qcow2");
     let _ = std::fs::remove_file(&disk);
-    guests::packages::run(
-        Command::new("qemu-img")
-            .args(["create", "-q", "-f", "qcow2"])
-            .arg(&disk)
-            .arg("8G"),
-    )
-    .context("no disk for the demo")?;
+    guests::image(&disk, "qcow2", "8G").context("no disk for the demo")?;
     let start = Instant::now();
     let mut machine = start_machine(&dormer, arguments.firmware.as_deref(), &iso, &disk)?;
     let vnc = machine.vnc()?;

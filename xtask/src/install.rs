@@ -2,8 +2,6 @@
 //! kind of network card. Then the installed system runs on the machine that people start afterwards.
 //! docs/installed.md tells what is checked.
 
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -14,8 +12,10 @@ use anyhow::{Context, Result, ensure};
 use guests::mirror::{Server, mirror};
 use guests::packages::Suite;
 use guests::run::{Builder, Machine};
-use guests::screen::{Picture, ask_for_size};
+use guests::screen::Picture;
+use guests::sound::{position, samples, tones};
 use guests::unattended;
+use guests::vnc::ask_for_size;
 
 /// For each step, on a slow, busy host.
 const PATIENCE: Duration = Duration::from_secs(2400);
@@ -194,12 +194,7 @@ fn install(
     if !installed {
         unattended::medium(&medium, port)?;
         let _ = std::fs::remove_file(&disk);
-        guests::packages::run(
-            Command::new("qemu-img")
-                .args(["create", "-q", "-f", "qcow2"])
-                .arg(&disk)
-                .arg("8G"),
-        )?;
+        guests::image(&disk, "qcow2", "8G")?;
         std::fs::copy(
             guests::firmware(Suite::Bookworm, "AAVMF_VARS.fd")?,
             &variables,
@@ -209,13 +204,7 @@ fn install(
     let (web, iperf) = (free_port()?, free_port()?);
     let builder = Builder::new(program)
         .args("-machine virt -cpu max -accel jit -m 2G -smp 2")
-        .arg("-drive")
-        .arg(format!(
-            "if=pflash,format=raw,readonly=on,file={}",
-            code.display()
-        ))
-        .arg("-drive")
-        .arg(format!("if=pflash,format=raw,file={}", variables.display()))
+        .flash(&code, &variables)
         .args("-device qemu-xhci -device usb-kbd -device usb-tablet -drive")
         .arg(format!(
             "file={},media=cdrom,if=none,id=inst",
@@ -275,12 +264,6 @@ fn pattern() -> Vec<u8> {
     (0..LENGTH).map(|i| ((i * 31) >> 7) as u8).collect()
 }
 
-fn fingerprint(data: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    data.hash(&mut hasher);
-    hasher.finish()
-}
-
 fn on_the_network(
     guest: &mut Guest,
     network: Network,
@@ -310,7 +293,7 @@ fn on_the_network(
     guest.said("mkdir -p web && mv pattern web && busybox httpd -p 80 -h /root/web")?;
     let got = get(web, "/pattern")?;
     ensure!(
-        fingerprint(&got) == fingerprint(&data),
+        got == data,
         "{} bytes came from the guest, not {LENGTH}",
         got.len()
     );
@@ -364,12 +347,9 @@ fn secure(program: &Path, output: &Path) -> Result<()> {
     )?;
     let builder = Builder::new(program)
         .within(output)
-        .args("-machine virt -cpu max -accel jit -m 2G -smp 2 -drive")
-        .arg(format!(
-            "if=pflash,format=raw,readonly=on,file={}",
-            code.display()
-        ))
-        .args("-drive if=pflash,format=raw,file=secure.fd -drive file=disk.qcow2,if=virtio");
+        .args("-machine virt -cpu max -accel jit -m 2G -smp 2")
+        .flash(&code, Path::new("secure.fd"))
+        .args("-drive file=disk.qcow2,if=virtio");
     let mut guest = Guest::start(builder)?;
     guest.log_in()?;
     guest.says(SECURE_BOOT, "1")?;
@@ -395,8 +375,7 @@ fn afterwards(program: &Path, output: &Path) -> Result<()> {
         guests::firmware(Suite::Bookworm, "QEMU_EFI.fd")?,
         output.join("edk2-aarch64-code.fd"),
     )?;
-    let tone = tone();
-    std::fs::write(output.join("tone.wav"), &tone)?;
+    let tones = tones(&output.join("tone.wav"), 96_000)?;
     let builder = Builder::new(program).within(output).args(AFTERWARDS);
     let mut guest = Guest::start(builder)?;
     guest.log_in()?;
@@ -462,7 +441,7 @@ fn afterwards(program: &Path, output: &Path) -> Result<()> {
     // This firmware has no keys.
     guest.says(SECURE_BOOT, "0")?;
     guest.power_off()?;
-    heard(&tone, &std::fs::read(output.join("played.wav"))?)
+    heard(&tones, &samples(&output.join("played.wav"))?.1)
 }
 
 /// The picture once it is such a one and most of it is what the console is filled with.
@@ -484,43 +463,15 @@ fn grey(guest: &mut Guest, folder: &Path, wanted: impl Fn(&Picture) -> bool) -> 
     }
 }
 
-/// Two seconds of two tones, 48 kHz, stereo, 16 bits (RIFF, WAVE_FORMAT_PCM).
-fn tone() -> Vec<u8> {
-    const FRAMES: u32 = 96_000;
-    let mut file = b"RIFF".to_vec();
-    file.extend((36 + FRAMES * 4).to_le_bytes());
-    file.extend(b"WAVEfmt ");
-    file.extend(16u32.to_le_bytes());
-    for word in [1u16, 2] {
-        file.extend(word.to_le_bytes());
-    }
-    for long in [48_000u32, 192_000] {
-        file.extend(long.to_le_bytes());
-    }
-    for word in [4u16, 16] {
-        file.extend(word.to_le_bytes());
-    }
-    file.extend(b"data");
-    file.extend((FRAMES * 4).to_le_bytes());
-    for frame in 0..FRAMES {
-        for tone in [440.0, 660.0] {
-            let angle = f64::from(frame) / 48_000.0 * tone * std::f64::consts::TAU;
-            file.extend(((angle.sin() * 12_000.0) as i16).to_le_bytes());
-        }
-    }
-    file
-}
-
 /// What the guest recorded and played again is in the file, sample by sample.
-fn heard(tone: &[u8], played: &[u8]) -> Result<()> {
-    // From the first loud sample on; 44 bytes are the head's.
-    let part = &tone[44 + 400..44 + 400 + 4096];
-    let at = played.windows(part.len()).position(|window| window == part);
-    let at = at.context("the tone that was recorded is not in what was played")?;
-    let rest = tone[44 + 400..].iter().zip(&played[at..]);
-    let same = rest.take_while(|(a, b)| a == b).count();
+fn heard(tones: &[i16], played: &[i16]) -> Result<()> {
+    let tones = &tones[200..];
+    let at = position(played, &tones[..2048])
+        .context("the tone that was recorded is not in what was played")?;
+    let same = tones.iter().zip(&played[at..]);
+    let same = same.take_while(|(a, b)| a == b).count();
     // One second was recorded.
-    ensure!(same > 150_000, "only {same} bytes of the tone were played");
-    println!("            sound: {same} bytes of the tone, recorded and played");
+    ensure!(same > 75_000, "only {same} samples of the tone were played");
+    println!("            sound: {same} samples of the tone, recorded and played");
     Ok(())
 }

@@ -22,17 +22,6 @@ pub fn firmware(name: &str) -> Result<PathBuf> {
     guests::firmware(Suite::Bookworm, name)
 }
 
-/// A new disk image.
-pub fn image(path: &Path, format: &str, size: &str) -> Result<()> {
-    guests::packages::run(
-        std::process::Command::new("qemu-img")
-            .args(["create", "-q", "-f", format])
-            .arg(path)
-            .arg(size),
-    )?;
-    Ok(())
-}
-
 /// The distribution's kernel by `-kernel`, whose init runs a script; `words` come to it as variables.
 pub fn run_linux(builder: Builder, script: &str, words: &str) -> Result<Machine> {
     let kernel = guests::kernel()?;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Result, bail, ensure};
+use guests::vnc::{greet, take};
 
 /// Pixels are 32 bits and come as they are.
 const RAW: i32 = 0;
@@ -21,13 +22,17 @@ pub struct Viewer {
 impl Viewer {
     /// Connects to a server that asks for no password.
     pub fn start(socket: &Path) -> Result<Viewer> {
-        let stream = UnixStream::connect(socket)?;
+        let mut stream = UnixStream::connect(socket)?;
+        let size = greet(&mut stream)?;
+        let mut encodings = vec![2, 0, 0, 2];
+        encodings.extend(RAW.to_be_bytes());
+        encodings.extend(DESKTOP_SIZE.to_be_bytes());
+        stream.write_all(&encodings)?;
         let mut client = Client {
             input: BufReader::with_capacity(1 << 20, stream.try_clone()?),
             output: stream,
-            size: (0, 0),
+            size,
         };
-        client.greet()?;
         let pictures = Arc::new(Mutex::new(Ok(0.0)));
         let counted = pictures.clone();
         std::thread::spawn(move || {
@@ -63,9 +68,7 @@ struct Client {
 
 impl Client {
     fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let mut bytes = [0; N];
-        self.input.read_exact(&mut bytes)?;
-        Ok(bytes)
+        take(&mut self.input)
     }
 
     fn number(&mut self) -> Result<u16> {
@@ -75,29 +78,6 @@ impl Client {
     fn skip(&mut self, bytes: u64) -> Result<()> {
         let skipped = std::io::copy(&mut (&mut self.input).take(bytes), &mut std::io::sink())?;
         ensure!(skipped == bytes, "the server hung up");
-        Ok(())
-    }
-
-    fn greet(&mut self) -> Result<()> {
-        self.take::<12>()?;
-        self.output.write_all(b"RFB 003.008\n")?;
-        let kinds = self.take::<1>()?[0];
-        let mut offered = vec![0; kinds.into()];
-        self.input.read_exact(&mut offered)?;
-        ensure!(offered.contains(&1), "the server asks for a password");
-        self.output.write_all(&[1])?;
-        ensure!(self.take()? == [0; 4], "the server lets nobody in");
-        // Shared.
-        self.output.write_all(&[1])?;
-        self.size = (self.number()?, self.number()?);
-        let format: [u8; 16] = self.take()?;
-        ensure!(format[0] == 32, "pixels of {} bits", format[0]);
-        let name = u32::from_be_bytes(self.take()?);
-        self.skip(name.into())?;
-        let mut encodings = vec![2, 0, 0, 2];
-        encodings.extend(RAW.to_be_bytes());
-        encodings.extend(DESKTOP_SIZE.to_be_bytes());
-        self.output.write_all(&encodings)?;
         Ok(())
     }
 
