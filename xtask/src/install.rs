@@ -301,11 +301,14 @@ fn on_the_network(
         "            HTTP: {} MiB each way, from each side",
         LENGTH >> 20
     );
-    guest.said("iperf3 --server --daemon")?;
     for (way, option) in [
         ("to the guest", None),
         ("from the guest", Some("--reverse")),
     ] {
+        // One for each run: between two, a server does not listen for a moment, and the guest resets who asks then.
+        guest.said(
+            "iperf3 --server --one-off --daemon; until ss -ltn | grep -q ':5201 '; do sleep 0.1; done",
+        )?;
         let mut command = Command::new("iperf3");
         command.args(["--client", "127.0.0.1", "--time", "5", "--json", "--port"]);
         let said = guests::packages::run(command.arg(iperf.to_string()).args(option))?;

@@ -142,6 +142,13 @@ impl<R: Reports> State<R> {
             ..State::power_on()
         };
     }
+
+    /// The idle timer went off: whether the report is due again. It may have gone off before a request or a reset
+    /// ended the repeating, and say so only now.
+    fn idle_time_passed(&mut self) -> bool {
+        self.repeat = self.idle != 0;
+        self.repeat
+    }
 }
 
 struct Wiring {
@@ -175,7 +182,9 @@ impl<R: Reports> Hid<R> {
         }));
         let (of_timer, notify) = (state.clone(), wiring.clone());
         let idle = clock.timer(move || {
-            of_timer.lock().repeat = true;
+            if !of_timer.lock().idle_time_passed() {
+                return;
+            }
             let notifier = notify.lock().notifier.clone();
             notifier.ready(REPORTS);
         });

@@ -155,6 +155,9 @@ fn idle_repeats_the_report() {
     );
     std::thread::sleep(std::time::Duration::from_millis(20));
     assert_eq!(poll(&*kbd), None);
+    // The timer had gone off before, and its thread was late.
+    assert!(!kbd.state.lock().idle_time_passed());
+    assert_eq!(poll(&*kbd), None);
 }
 
 #[test]
