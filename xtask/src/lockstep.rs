@@ -1,4 +1,4 @@
-//! Random programs by every way of generated code, for as long as wanted.
+//! Random programs by every way of generated code, for as long as wanted; or Linux.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// `--seconds N` for each way, `--seed N`, `--programs N`, `--way NAME`.
+    /// `--seconds N` for each way, `--seed N`, `--programs N`, `--way NAME`; `--linux`.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
 }

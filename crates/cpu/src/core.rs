@@ -101,6 +101,8 @@ pub struct Core {
     pub(crate) suspended: bool,
     /// How often WFI looks before it sleeps.
     pub(crate) spins: u32,
+    /// It does not wait at all.
+    pub(crate) impatient: bool,
     /// Debug exceptions may come: the run loop calls [`Core::before_instruction`] and the other hooks around each
     /// instruction. Follows [`Core::key`].
     pub debugging: bool,
@@ -150,6 +152,7 @@ impl Core {
             exit: None,
             suspended: false,
             spins: crate::service::SPINS,
+            impatient: false,
             debugging: false,
             stepping: false,
             stepped: false,

@@ -67,7 +67,7 @@ impl Core {
                 return Some(Exit::Kicked);
             }
             if self.suspended {
-                if !self.wake_up() {
+                if !self.wake_up() && !self.impatient {
                     self.park(world, tlb, None);
                     continue;
                 }
@@ -102,7 +102,7 @@ impl Core {
                 if number == 3 {
                     self.beneath(Event::WaitForInterrupt);
                     // A wait may end early: a debugger's step does not wait.
-                    if !self.debugger.step {
+                    if !self.debugger.step && !self.impatient {
                         self.wait_for_interrupt(world, tlb);
                     }
                 } else {
@@ -170,7 +170,9 @@ impl Core {
             self.take_event();
             return;
         }
-        if self.state.monitor.armed {
+        if self.impatient {
+            // It ends early.
+        } else if self.state.monitor.armed {
             // Usually a lock about to be released.
             std::thread::yield_now();
         } else {

@@ -164,6 +164,13 @@ impl AddressSpace {
         true
     }
 
+    /// Every region: its start, its size, and what it is.
+    pub fn regions(&self) -> Vec<(u64, u64, Mapping)> {
+        let regions = self.regions.read();
+        let of = |r: &Region| (r.start, r.size, r.mapping.clone());
+        regions.iter().map(of).collect()
+    }
+
     /// What of this memory was translated.
     pub fn code(&self) -> &Arc<Code> {
         &self.code

@@ -88,6 +88,20 @@ pub fn ways() -> Vec<Way> {
     ways
 }
 
+/// Ways of generated code that whole systems are followed by: as it is, and each tier from the first execution on.
+pub fn systems() -> Vec<Way> {
+    let mut systems = ways();
+    systems.retain(|way| matches!(way.name.as_str(), "baseline" | "optimizing"));
+    systems.insert(
+        0,
+        Way {
+            name: "automatic".into(),
+            translation: Translation::default(),
+        },
+    );
+    systems
+}
+
 /// How long, and from which program on.
 #[derive(Clone, Debug)]
 pub struct Plan {

@@ -5,9 +5,12 @@
 //! - [`generate`] makes them from seeds.
 //! - [`machine`] runs them through the engine's seam, one after the other on the same processor.
 //! - [`compare`] says what differs, and makes the program that shows it small.
+//! - [`shadow`] follows generated code through whole systems, and [`boot`] starts Linux that way.
 
+pub mod boot;
 pub mod compare;
 pub mod generate;
 pub mod layout;
 pub mod machine;
 pub mod program;
+pub mod shadow;

@@ -144,6 +144,35 @@ impl Interpreter {
         })
     }
 
+    /// Does as [`Interpreter::step`] does, again and again, as long as `go_on` says before a step. Nothing waits: what would
+    /// sleep until an interrupt goes on at once, as it may.
+    pub fn walk(
+        &mut self,
+        world: &dyn World,
+        mut go_on: impl FnMut(&Core) -> bool,
+    ) -> Option<Exit> {
+        self.core.impatient = true;
+        let exit = self.within(world, |interpreter, world| {
+            while go_on(&interpreter.core) {
+                if interpreter.wants_attention() {
+                    // An interrupt that is taken is a step.
+                    match interpreter.attend(world) {
+                        None => continue,
+                        exit => return exit,
+                    }
+                }
+                if interpreter.core.debugging {
+                    interpreter.execute_debugged();
+                } else if interpreter.find_code() {
+                    interpreter.execute_one();
+                }
+            }
+            None
+        });
+        self.core.impatient = false;
+        exit
+    }
+
     /// Sets up what an execution needs, and takes it down.
     fn within<T>(
         &mut self,
