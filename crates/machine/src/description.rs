@@ -165,6 +165,7 @@ pub enum NetworkKind {
     Stream(network::stream::Config),
     #[cfg(target_os = "linux")]
     Tap(network::tap::Config),
+    Vmnet(network::vmnet::Config),
 }
 
 /// Frames of a back end's wire, to a file.

@@ -18,6 +18,7 @@ pub mod stream;
 #[cfg(target_os = "linux")]
 pub mod tap;
 pub mod user;
+pub mod vmnet;
 mod waiter;
 
 pub use frame::{Accepts, Checksum, Frame, Gso, GsoKind, MAX_FRAME, Offload};

@@ -117,5 +117,6 @@ fn open(network: &Network) -> Result<Arc<dyn Backend>, BuildError> {
         }
         #[cfg(target_os = "linux")]
         NetworkKind::Tap(config) => Arc::new(network::tap::Tap::open(config).map_err(fail)?),
+        NetworkKind::Vmnet(config) => Arc::new(network::vmnet::Vmnet::open(config).map_err(fail)?),
     })
 }

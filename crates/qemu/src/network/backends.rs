@@ -1,10 +1,12 @@
 //! The types of `-netdev`.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::str::FromStr;
 use std::time::Duration;
 
 use machine::description::NetworkKind;
 use network::stream::{Address, Config};
+use network::vmnet::{self, Addresses, Mode};
 
 use crate::Error;
 use crate::keyval::KeyValues;
@@ -20,12 +22,11 @@ pub fn parse(kind: &str, values: &mut KeyValues) -> Result<NetworkKind, Error> {
         #[cfg(not(target_os = "linux"))]
         "tap" => Err(Error::new("this host has no tap interfaces").hint("Use -netdev user")),
         "vmnet-host" | "vmnet-shared" | "vmnet-bridged" => {
-            let why = if cfg!(target_os = "macos") {
-                "Dormer does not have it yet"
-            } else {
-                "only macOS has it"
-            };
-            Err(Error::new(format!("no back end '{kind}': {why}")).hint("Use -netdev user"))
+            if !cfg!(target_os = "macos") {
+                let why = format!("no back end '{kind}': only macOS has it");
+                return Err(Error::new(why).hint("Use -netdev user"));
+            }
+            vmnet(kind, values).map(NetworkKind::Vmnet)
         }
         "dgram" | "hubport" => Err(Error::new(format!(
             "Dormer does not have the back end '{kind}' yet"
@@ -185,4 +186,93 @@ fn tap(values: &mut KeyValues) -> Result<network::tap::Config, Error> {
         script: script(up, "/etc/qemu-ifup"),
         down_script: script(down, "/etc/qemu-ifdown"),
     })
+}
+
+/// `-netdev vmnet-host`, `vmnet-shared`, `vmnet-bridged`.
+pub(super) fn vmnet(kind: &str, values: &mut KeyValues) -> Result<vmnet::Config, Error> {
+    let isolated = values.take_bool("isolated")?.unwrap_or(false);
+    let mode = match kind {
+        "vmnet-bridged" => Mode::Bridged {
+            interface: values.take("ifname").ok_or_else(|| {
+                let error = missing("ifname");
+                match vmnet::bridgeable() {
+                    Some(names) => error.hint(vmnet::choices(&names)),
+                    None => error,
+                }
+            })?,
+        },
+        "vmnet-host" => Mode::Host {
+            addresses: addresses(values)?,
+            network: match values.take("net-uuid") {
+                Some(text) => Some(
+                    machine::parse_uuid(&text)
+                        .ok_or_else(|| Error::new(format!("net-uuid={text} is no UUID")))?,
+                ),
+                None => None,
+            },
+        },
+        _ => Mode::Shared {
+            addresses: addresses(values)?,
+            nat66_prefix: prefix(values)?,
+        },
+    };
+    Ok(vmnet::Config { mode, isolated })
+}
+
+/// An option that is an address.
+fn address<A: FromStr>(values: &mut KeyValues, key: &str, what: &str) -> Result<Option<A>, Error> {
+    let Some(text) = values.take(key) else {
+        return Ok(None);
+    };
+    let parsed = text.parse().map(Some);
+    parsed.map_err(|_| Error::new(format!("{key}={text} is no {what}")))
+}
+
+/// The range of DHCP's addresses: all three options, or none (vmnet.h, `vmnet_start_address_key`).
+fn addresses(values: &mut KeyValues) -> Result<Option<Addresses>, Error> {
+    let mut take = |key: &str| address::<Ipv4Addr>(values, key, "IPv4 address");
+    let (start, end, mask) = (
+        take("start-address")?,
+        take("end-address")?,
+        take("subnet-mask")?,
+    );
+    let (start, end, mask) = match (start, end, mask) {
+        (None, None, None) => return Ok(None),
+        (Some(start), Some(end), Some(mask)) => (start, end, mask),
+        _ => {
+            return Err(Error::new(
+                "start-address=, end-address= and subnet-mask= go together: give all three or none",
+            ));
+        }
+    };
+    for (key, address) in [("start-address", start), ("end-address", end)] {
+        if !address.is_private() {
+            return Err(Error::new(format!(
+                "{key}={address} is not of a private network (RFC 1918)"
+            )));
+        }
+    }
+    let bits = mask.to_bits();
+    if bits.leading_ones() != bits.count_ones() {
+        return Err(Error::new(format!("subnet-mask={mask} is no mask")));
+    }
+    if start & mask != end & mask || start >= end {
+        return Err(Error::new(format!(
+            "end-address={end} is not behind start-address={start} in one network"
+        )));
+    }
+    Ok(Some(Addresses { start, end, mask }))
+}
+
+/// A prefix of unique local addresses (vmnet.h, `vmnet_nat66_prefix_key`; RFC 4193).
+fn prefix(values: &mut KeyValues) -> Result<Option<Ipv6Addr>, Error> {
+    let prefix = address::<Ipv6Addr>(values, "nat66-prefix", "IPv6 prefix")?;
+    match prefix {
+        Some(prefix) if prefix.octets()[0] != 0xfd || prefix.octets()[8..] != [0; 8] => {
+            Err(Error::new(format!(
+                "nat66-prefix={prefix} is not a prefix of 64 bits in fd00::/8"
+            )))
+        }
+        _ => Ok(prefix),
+    }
 }

@@ -14,10 +14,13 @@ use crate::Error;
 use crate::keyval::{KeyValues, parse_bool};
 
 /// `-netdev help`: what this host has.
-#[cfg(target_os = "linux")]
-pub const BACKENDS: &str = "Available netdev backend types:\nsocket\nstream\nuser\ntap\n";
-#[cfg(not(target_os = "linux"))]
-pub const BACKENDS: &str = "Available netdev backend types:\nsocket\nstream\nuser\n";
+pub const BACKENDS: &str = if cfg!(target_os = "linux") {
+    "Available netdev backend types:\nsocket\nstream\nuser\ntap\n"
+} else if cfg!(target_os = "macos") {
+    "Available netdev backend types:\nsocket\nstream\nuser\nvmnet-host\nvmnet-shared\nvmnet-bridged\n"
+} else {
+    "Available netdev backend types:\nsocket\nstream\nuser\n"
+};
 
 /// NIC models of `-nic`.
 pub const MODELS: &str = "\

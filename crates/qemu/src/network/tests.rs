@@ -293,9 +293,121 @@ fn taps() {
             "tap,id=n,fd=7,ifname=x",
             "ifname=, script=, downscript= are invalid with fd=",
         ),
-        ("vmnet-shared,id=n", "vmnet-shared"),
     ] {
         let text = error(&[("netdev", option)]);
         assert!(text.contains(message), "{option}: {text}");
+    }
+}
+
+fn vmnet(text: &str) -> Result<network::vmnet::Config, String> {
+    let (kind, options) = text.split_once(',').unwrap_or((text, ""));
+    let mut values = KeyValues::parse(options, None);
+    let config = backends::vmnet(kind, &mut values).map_err(|e| e.to_string())?;
+    values.finish().map_err(|e| e.to_string())?;
+    Ok(config)
+}
+
+#[test]
+fn interfaces_of_a_mac() {
+    use network::vmnet::{Addresses, Config, Mode};
+    let plain = Config {
+        mode: Mode::Shared {
+            addresses: None,
+            nat66_prefix: None,
+        },
+        isolated: false,
+    };
+    assert_eq!(vmnet("vmnet-shared"), Ok(plain));
+    let range = "start-address=192.168.77.1,end-address=192.168.77.99,subnet-mask=255.255.255.0";
+    let addresses = Some(Addresses {
+        start: "192.168.77.1".parse().unwrap(),
+        end: "192.168.77.99".parse().unwrap(),
+        mask: "255.255.255.0".parse().unwrap(),
+    });
+    assert_eq!(
+        vmnet(&format!(
+            "vmnet-shared,{range},nat66-prefix=fd12:3456::,isolated=on"
+        )),
+        Ok(Config {
+            mode: Mode::Shared {
+                addresses,
+                nat66_prefix: Some("fd12:3456::".parse().unwrap()),
+            },
+            isolated: true,
+        })
+    );
+    assert_eq!(
+        vmnet(&format!(
+            "vmnet-host,{range},net-uuid=00112233-4455-6677-8899-aabbccddeeff"
+        )),
+        Ok(Config {
+            mode: Mode::Host {
+                addresses,
+                network: Some(0x00112233445566778899aabbccddeeff_u128.to_be_bytes()),
+            },
+            isolated: false,
+        })
+    );
+    assert_eq!(
+        vmnet("vmnet-bridged,ifname=en0,isolated=off"),
+        Ok(Config {
+            mode: Mode::Bridged {
+                interface: "en0".into(),
+            },
+            isolated: false,
+        })
+    );
+    for (options, message) in [
+        ("vmnet-bridged", "Parameter 'ifname' is missing"),
+        ("vmnet-shared,start-address=10.0.0.1", "go together"),
+        (
+            "vmnet-host,start-address=10.0.0.1,subnet-mask=255.0.0.0",
+            "go together",
+        ),
+        ("vmnet-shared,end-address=10.0.0", "is no IPv4 address"),
+        (
+            "vmnet-shared,start-address=8.8.8.8,end-address=8.8.8.9,subnet-mask=255.0.0.0",
+            "start-address=8.8.8.8 is not of a private network",
+        ),
+        (
+            "vmnet-shared,start-address=10.0.0.1,end-address=10.0.0.9,subnet-mask=255.0.255.0",
+            "is no mask",
+        ),
+        (
+            "vmnet-shared,start-address=10.0.0.1,end-address=10.0.1.9,subnet-mask=255.255.255.0",
+            "in one network",
+        ),
+        (
+            "vmnet-shared,start-address=10.0.0.9,end-address=10.0.0.1,subnet-mask=255.255.255.0",
+            "is not behind",
+        ),
+        ("vmnet-shared,nat66-prefix=2001:db8::", "in fd00::/8"),
+        ("vmnet-shared,nat66-prefix=fd00::1", "64 bits"),
+        ("vmnet-shared,nat66-prefix=fd00::/64", "is no IPv6 prefix"),
+        ("vmnet-host,net-uuid=1234", "net-uuid=1234 is no UUID"),
+        ("vmnet-shared,isolated=perhaps", "isolated"),
+        // What another of them has.
+        ("vmnet-host,nat66-prefix=fd00::", "nat66-prefix"),
+        (
+            "vmnet-shared,net-uuid=00112233-4455-6677-8899-aabbccddeeff",
+            "net-uuid",
+        ),
+        ("vmnet-shared,ifname=en0", "ifname"),
+        (
+            "vmnet-bridged,ifname=en0,start-address=10.0.0.1",
+            "start-address",
+        ),
+    ] {
+        let error = vmnet(options).unwrap_err();
+        assert!(error.contains(message), "{options}: {error}");
+    }
+    #[cfg(not(target_os = "macos"))]
+    for kind in ["vmnet-host", "vmnet-shared", "vmnet-bridged"] {
+        // Whatever its options say.
+        let text = error(&[("netdev", &format!("{kind},id=n,isolated=perhaps"))]);
+        assert_eq!(
+            text,
+            format!("no back end '{kind}': only macOS has it\nUse -netdev user")
+        );
     }
 }
