@@ -20,7 +20,7 @@ use engine::{Debugger, Exit, State, Stop, Vcpu};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use storage::{Operation, Stall};
 
-use crate::board::Board;
+use crate::board::{Board, DriveEntry};
 use questions::Questions;
 
 /// What the machine is doing. Names as QMP's `RunState`.
@@ -107,6 +107,7 @@ pub enum Event {
     /// A disk cannot go on: its name, whether it was writing, why, and whether the machine waits.
     BlockIoError {
         device: String,
+        node: String,
         write: bool,
         no_space: bool,
         reason: String,
@@ -521,8 +522,11 @@ fn act(shared: &Shared, request: Request) -> Result<(), ControlError> {
         Request::Shutdown(cause) => return end(shared, cause),
         Request::Stalled(stall) => {
             tracing::error!("{}", stall.message);
+            let is = |drive: &&DriveEntry| drive.image().is_some_and(|i| i.node == stall.disk);
+            let drive = shared.board.drives().iter().find(is);
             shared.tell(Event::BlockIoError {
-                device: stall.disk,
+                device: drive.map(|drive| drive.id.clone()).unwrap_or_default(),
+                node: stall.disk,
                 write: stall.operation != Operation::Read,
                 no_space: stall.full,
                 reason: stall.message,

@@ -36,6 +36,8 @@ pub struct Description {
     pub append: Option<String>,
     /// A device tree to use in the place of ours.
     pub dtb: Option<PathBuf>,
+    /// Images under names of their own, in the order in which they are opened; drives name them.
+    pub nodes: Vec<Node>,
     pub devices: Vec<Device>,
     /// Where sound goes; devices name them by `id`.
     pub audiodevs: Vec<audio::Options>,
@@ -82,6 +84,7 @@ impl Default for Description {
             initrd: None,
             append: None,
             dtb: None,
+            nodes: Vec::new(),
             devices: Vec::new(),
             audiodevs: Vec::new(),
             networks: Vec::new(),
@@ -139,16 +142,60 @@ pub enum Rtc {
 /// A disk: an image, or an empty tray.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Drive {
-    /// `id=`, or the name QEMU gives (`virtio0`, `pflash1`).
+    /// `id=`, or the name QEMU gives (`virtio0`, `pflash1`); empty if what is in it is a node.
     pub id: String,
-    /// `None`: an empty tray.
+    /// `None`: an empty tray, or a node.
     pub image: Option<storage::ImageOptions>,
+    /// The node that is in it.
+    pub node: Option<String>,
     /// `media=cdrom`.
     pub cdrom: bool,
     /// Writes go to a temporary overlay, gone with the machine.
     pub snapshot: bool,
     /// What failed reads and writes do (`rerror`, `werror`).
     pub policy: storage::Policy,
+}
+
+/// A block node (`-blockdev`): an image, or the file that one is in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// `node-name=`. A file inside another node's description may go without.
+    pub name: Option<String>,
+    pub driver: NodeDriver,
+    pub read_only: bool,
+    /// Where the file may not be written, the node is read-only rather than an error.
+    pub auto_read_only: bool,
+    /// Past the host's page cache.
+    pub direct: bool,
+    /// The guest's flushes are ignored.
+    pub no_flush: bool,
+    pub discard: storage::Discard,
+    pub detect_zeroes: storage::DetectZeroes,
+}
+
+/// What a node is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NodeDriver {
+    /// `file`, `host_device`: the bytes of a file.
+    File {
+        filename: PathBuf,
+        locking: storage::Locking,
+    },
+    /// `raw`, `qcow2`: an image in a file.
+    Format {
+        format: storage::Format,
+        file: NodeFile,
+        /// `backing=null`: whatever the image says, there is to be none below it.
+        alone: bool,
+    },
+}
+
+/// The file of an image.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NodeFile {
+    /// A node that is there already.
+    Named(String),
+    Inside(Box<Node>),
 }
 
 /// A back end of a NIC.

@@ -11,8 +11,8 @@ pub mod description;
 use std::path::PathBuf;
 
 pub use board::{
-    BarEntry, Board, DriveEntry, ImageEntry, MediumError, NetworkEntry, NicEntry, PciEntry,
-    UsbEntry,
+    BarEntry, Board, DriveEntry, ImageEntry, MediumError, NetworkEntry, NicEntry, NodeError, Nodes,
+    PciEntry, UsbEntry,
 };
 pub use control::{Handle, Machine};
 use engine::{Engine, Features};
@@ -70,6 +70,8 @@ pub enum BuildError {
         drive: String,
         error: storage::OpenError,
     },
+    #[error("{error}")]
+    Node { node: String, error: NodeError },
     #[error(
         "Could not use '{}': the medium has {expected} bytes, the file only {size}: it is cut short\nDownload or copy it again", path.display()
     )]

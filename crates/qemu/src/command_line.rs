@@ -42,7 +42,7 @@ pub struct CommandLine {
     /// QMP servers: (socket specification, indented).
     pub qmp: Vec<(String, bool)>,
     pub pidfile: Option<PathBuf>,
-    /// Drives by their ids: the options that they come from, for messages.
+    /// Drives by their ids, nodes by their names: the options that they come from, for messages.
     pub drive_options: Vec<(String, String)>,
     /// What the user is told, a line each, before the machine runs.
     pub warnings: Vec<String>,
@@ -126,6 +126,7 @@ pub fn parse(arguments: &[String]) -> Result<Request, Error> {
     for option in &given {
         match option.name {
             "netdev" | "nic" | "net" => networks.option(option.name, &option.value),
+            "blockdev" => blockdev(&mut line, option),
             _ => plain(&mut line, &mut drives, &mut sources, &mut networks, option),
         }
         .map_err(|e| at(e, option))?;
@@ -133,6 +134,17 @@ pub fn parse(arguments: &[String]) -> Result<Request, Error> {
     standard_input(&mut line, &given)?;
     for pending in &mut drives {
         pending.drive.snapshot |= snapshot;
+        let id = &pending.drive.id;
+        if node_names(&line.machine).any(|name| name == id) {
+            let conflict = format!("Device name '{id}' conflicts with an existing node name");
+            return Err(Error::new(conflict).of(&pending.text));
+        }
+    }
+    if snapshot && !line.machine.nodes.is_empty() {
+        return Err(
+            Error::new("Dormer does not have -snapshot for block nodes (-blockdev)")
+                .hint("Use -drive, or an overlay of your own: dormer disk create"),
+        );
     }
     networks.finish(!given.iter().any(|g| g.name == "nodefaults"))?;
     line.machine.devices = std::mem::take(&mut networks.nics);
@@ -164,10 +176,8 @@ pub fn parse(arguments: &[String]) -> Result<Request, Error> {
     }
     line.machine.networks = networks.networks;
     line.machine.filters = networks.filters;
-    line.drive_options = drives
-        .iter()
-        .map(|p| (p.drive.id.clone(), p.text.clone()))
-        .collect();
+    let texts = drives.iter().map(|p| (p.drive.id.clone(), p.text.clone()));
+    line.drive_options.extend(texts);
     place_drives(&mut line.machine, drives)?;
     tpms.finish(&mut line.machine.devices)?;
     if line.machine.bios.is_some() && line.machine.pflash[0].is_some() {
@@ -672,6 +682,20 @@ fn processors(value: &str) -> Result<u32, Error> {
     Ok(cpus as u32)
 }
 
+/// `-blockdev`: images under names of their own, each before those that name it.
+fn blockdev(line: &mut CommandLine, option: &Given) -> Result<(), Error> {
+    let node = crate::blockdev::parse(&option.value).map_err(Error::new)?;
+    let name = node.name.clone().unwrap_or_default();
+    line.drive_options.push((name, option.text.clone()));
+    line.machine.nodes.push(node);
+    Ok(())
+}
+
+/// The names that nodes were given.
+fn node_names(machine: &Description) -> impl Iterator<Item = &str> {
+    machine.nodes.iter().flat_map(crate::blockdev::names)
+}
+
 fn drive(value: &str, text: &str, index: Option<u64>, so_far: usize) -> Result<Pending, Error> {
     let mut values = KeyValues::parse(value, None);
     let interface = match values.take("if").as_deref() {
@@ -760,6 +784,7 @@ fn drive(value: &str, text: &str, index: Option<u64>, so_far: usize) -> Result<P
     let drive = Drive {
         id,
         image,
+        node: None,
         cdrom,
         snapshot: values.take_bool("snapshot")?.unwrap_or(false),
         policy: policy(&mut values, Policy::default())?,
@@ -1130,7 +1155,7 @@ fn device(
         "usb-tablet" => Kind::UsbTablet,
         "usb-mouse" => Kind::UsbMouse,
         "usb-storage" => Kind::UsbStorage {
-            drive: take_drive(drives, &mut values, model.name, "usb-storage")?,
+            drive: take_drive(drives, machine, &mut values, model.name, "usb-storage")?,
             serial,
             removable: values.take_bool("removable")?.unwrap_or(false),
         },
@@ -1141,7 +1166,13 @@ fn device(
             Kind::Ramfb
         }
         "virtio-blk-pci" => Kind::VirtioBlk {
-            drive: take_drive(drives, &mut values, model.name, "virtio-blk-device")?,
+            drive: take_drive(
+                drives,
+                machine,
+                &mut values,
+                model.name,
+                "virtio-blk-device",
+            )?,
             serial,
             queues: values
                 .take_number("num-queues")?
@@ -1207,7 +1238,7 @@ fn device(
             mixer: values.take_bool("mixer")?.unwrap_or(true),
         },
         "nvme" => {
-            let drive = take_drive(drives, &mut values, model.name, "nvme")?;
+            let drive = take_drive(drives, machine, &mut values, model.name, "nvme")?;
             let serial = serial.ok_or_else(|| {
                 Error::new("serial property not set").hint("Add serial=… with any text of your own")
             })?;
@@ -1291,6 +1322,7 @@ fn ports(values: &mut KeyValues, key: &'static str) -> Result<u8, Error> {
 
 fn take_drive(
     drives: &mut [Pending],
+    machine: &Description,
     values: &mut KeyValues,
     model: &str,
     holder: &str,
@@ -1300,6 +1332,16 @@ fn take_drive(
             "Add -drive file=…,if=none,id=ID and -device {model},drive=ID"
         ))
     })?;
+    if node_names(machine).any(|name| name == id) {
+        return Ok(Drive {
+            id: String::new(),
+            image: None,
+            node: Some(id),
+            cdrom: false,
+            snapshot: false,
+            policy: policy(values, Policy::default())?,
+        });
+    }
     let Some(pending) = drives.iter_mut().find(|p| p.drive.id == id) else {
         return Err(
             Error::new(format!("Property '{holder}.drive' can't find value '{id}'"))

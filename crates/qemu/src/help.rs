@@ -52,6 +52,8 @@ Devices
   -device NAME[,prop=value...]   `-device help`, `-device NAME,help`
   -drive file=FILE[,if=virtio|none|pflash][,id=ID][,format=raw|qcow2][,media=disk|cdrom]
          [,readonly=on][,snapshot=on][,cache=...][,discard=...][,werror=...][,rerror=...]
+  -blockdev [driver=]raw|qcow2,node-name=NAME,file.driver=file,file.filename=FILE[,read-only=on][,...]
+         or JSON             an image for -device NAME,drive=NAME, and for QMP's blockdev-insert-medium
   -cdrom FILE, -hda FILE, -snapshot
   -object rng-builtin,id=ID | secret,id=ID,data=TEXT|file=FILE[,format=base64]
   -tpmdev managed,id=ID[,state=FOLDER][,optional=on]   a TPM 2.0 by swtpm, which Dormer starts
@@ -136,6 +138,7 @@ pub fn requested(given: &[Given]) -> Result<Option<String>, Error> {
             "netdev" => crate::network::BACKENDS.to_string(),
             "nic" | "net" => crate::network::MODELS.to_string(),
             "drive" => "Supported formats: raw qcow2\n".to_string(),
+            "blockdev" => "Supported drivers: file host_device qcow2 raw\n".to_string(),
             _ => continue,
         };
         return Ok(Some(text));

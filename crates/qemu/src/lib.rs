@@ -4,6 +4,7 @@
 //! them, [`run`] builds and runs it, [`qmp`] controls it for programs and [`monitor`] for people, on the sockets of
 //! [`servers`] or the user's terminal.
 
+pub mod blockdev;
 pub mod catalog;
 pub mod command_line;
 mod error;

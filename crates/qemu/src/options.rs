@@ -42,6 +42,7 @@ const OPTIONS: &[(&[&str], bool, Support)] = &[
     (&["dtb"], true, Support::Yes),
     (&["device"], true, Support::Yes),
     (&["drive"], true, Support::Yes),
+    (&["blockdev"], true, Support::Yes),
     (&["cdrom"], true, Support::Yes),
     (&["hda"], true, Support::Yes),
     (&["hdb"], true, Support::Yes),
@@ -80,11 +81,6 @@ const OPTIONS: &[(&[&str], bool, Support)] = &[
         &["mon"],
         true,
         Support::NotYet("monitors on character devices; use -monitor or -qmp"),
-    ),
-    (
-        &["blockdev"],
-        true,
-        Support::NotYet("block nodes; use -drive"),
     ),
     (
         &["global"],

@@ -38,8 +38,8 @@ fn failed(error: impl ToString) -> Error {
 fn build(line: &CommandLine, serial: Arc<dyn SerialOutput>) -> Result<Board, Error> {
     Board::build(&line.machine, serial).map_err(|error| {
         let option = match &error {
-            BuildError::Image { drive, .. } => {
-                line.drive_options.iter().find(|(id, _)| id == drive)
+            BuildError::Image { drive: name, .. } | BuildError::Node { node: name, .. } => {
+                line.drive_options.iter().find(|(id, _)| id == name)
             }
             _ => None,
         };

@@ -17,6 +17,7 @@ use usb::xhci::Xhci;
 
 use super::drives::{DriveEntry, StallHook};
 use super::network::Links;
+use super::nodes::Nodes;
 use crate::BuildError;
 use crate::description::{self, Codec, Drive, Kind};
 
@@ -28,6 +29,7 @@ pub struct Surroundings<'a> {
     pub fw_cfg: &'a Arc<FwCfg>,
     pub display: &'a Arc<Display>,
     pub on_stall: &'a StallHook,
+    pub nodes: &'a Arc<Nodes>,
     pub audios: &'a [Arc<Audio>],
     pub cpus: u32,
 }
@@ -89,7 +91,8 @@ pub fn plug(
                 Some(id) => format!("/machine/peripheral/{id}"),
                 None => format!("/machine/peripheral-anon/{name}"),
             };
-            let (entry, disk) = DriveEntry::open(drive, holder, removable, around.on_stall)?;
+            let (entry, disk) =
+                DriveEntry::open(drive, holder, removable, around.on_stall, around.nodes)?;
             plugged.drives.push(entry);
             Ok::<_, BuildError>(disk)
         };

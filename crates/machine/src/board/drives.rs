@@ -4,20 +4,23 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use storage::{Disk, Image, ImageOptions, OpenError, PausingDisk, Stall};
+use storage::{
+    Cache, DetectZeroes, Disk, Image, ImageOptions, Layer, OpenError, PausingDisk, Stall,
+};
 use usb::storage::UsbStorage;
 
 use crate::BuildError;
 use crate::description::Drive;
 
 use super::medium;
+use super::nodes::{Held, NodeError, Nodes};
 
 /// Called with a drive's stall. Set once the machine runs.
 pub type StallHook = Arc<OnceLock<Box<dyn Fn(&Stall) + Send + Sync>>>;
 
 /// A drive of the machine.
 pub struct DriveEntry {
-    /// `-drive`'s id.
+    /// `-drive`'s id; empty if it began with a node.
     pub id: String,
     /// The device that has it, as `/machine/peripheral/ID`.
     pub holder: String,
@@ -25,6 +28,7 @@ pub struct DriveEntry {
     /// As it was asked for; its image may have been changed since.
     drive: Drive,
     hook: StallHook,
+    nodes: Arc<Nodes>,
     inside: Mutex<Inside>,
     /// The device, if media can be changed in it.
     tray: OnceLock<Arc<UsbStorage>>,
@@ -36,18 +40,48 @@ pub struct DriveEntry {
 struct Inside {
     image: Option<ImageEntry>,
     disk: Option<Arc<PausingDisk>>,
+    /// Keeps the node that it is from others.
+    _node: Option<Held>,
 }
 
-/// The image in a drive.
+/// The image in a drive, or of a node.
 #[derive(Clone, Debug)]
 pub struct ImageEntry {
+    /// The node's name; if it has none of its own, the drive's.
+    pub node: String,
     pub file: String,
+    /// The format's name; `file` for a node without one.
     pub format: String,
     pub read_only: bool,
     /// Bytes.
     pub size: u64,
     /// Images below the first.
     pub backing_depth: usize,
+    /// The first of them.
+    pub backing: Option<String>,
+    pub cache: Cache,
+    pub detect_zeroes: DetectZeroes,
+}
+
+impl ImageEntry {
+    /// An image that was opened so.
+    pub(super) fn new(options: &ImageOptions, disk: &dyn Disk, layers: &[Layer]) -> ImageEntry {
+        let path = |layer: &Layer| layer.path.display().to_string();
+        ImageEntry {
+            node: String::new(),
+            file: options.path.display().to_string(),
+            format: layers
+                .first()
+                .map(|l| l.format.to_string())
+                .unwrap_or_default(),
+            read_only: disk.read_only(),
+            size: disk.size(),
+            backing_depth: layers.len().saturating_sub(1),
+            backing: layers.get(1).map(path),
+            cache: options.cache,
+            detect_zeroes: options.detect_zeroes,
+        }
+    }
 }
 
 /// A medium that could not be changed, in QEMU's words.
@@ -62,10 +96,14 @@ pub enum MediumError {
     Locked(String),
     #[error("Tray of device '{0}' is not open")]
     TrayClosed(String),
+    #[error("There already is a medium in device '{0}'")]
+    Full(String),
     #[error("Device '{0}' takes media to be read only")]
     ReadOnly(String),
     #[error(transparent)]
     Image(#[from] BuildError),
+    #[error(transparent)]
+    Node(#[from] NodeError),
 }
 
 impl DriveEntry {
@@ -75,6 +113,7 @@ impl DriveEntry {
         holder: String,
         removable: bool,
         hook: &StallHook,
+        nodes: &Arc<Nodes>,
     ) -> Result<(DriveEntry, Option<Arc<dyn Disk>>), BuildError> {
         let entry = DriveEntry {
             id: drive.id.clone(),
@@ -82,17 +121,27 @@ impl DriveEntry {
             removable,
             drive: drive.clone(),
             hook: hook.clone(),
+            nodes: nodes.clone(),
             inside: Mutex::default(),
             tray: OnceLock::new(),
             changing: Mutex::default(),
         };
-        let Some(options) = &drive.image else {
-            return Ok((entry, None));
+        let inside = match (&drive.node, &drive.image) {
+            (Some(node), _) => entry.take_node(node, false)?,
+            (None, Some(options)) => entry.open_image(options)?,
+            (None, None) => Inside::default(),
         };
-        let inside = entry.open_image(options)?;
         let disk = inside.disk.clone().map(|disk| disk as Arc<dyn Disk>);
         *entry.inside.lock() = inside;
         Ok((entry, disk))
+    }
+
+    /// What the drive is called in messages: its id, or its device's.
+    pub fn name(&self) -> &str {
+        match self.id.is_empty() {
+            true => self.holder.rsplit('/').next().unwrap_or_default(),
+            false => &self.id,
+        }
     }
 
     fn open_image(&self, options: &ImageOptions) -> Result<Inside, BuildError> {
@@ -106,27 +155,41 @@ impl DriveEntry {
         } else {
             Image::open(options).map_err(fail)?
         };
-        let size = image.disk.size();
-        if self.drive.cdrom
-            && let Some(expected) = medium::missing(&image.disk)
-        {
-            return Err(BuildError::ShortMedium {
-                path: options.path.clone(),
-                expected,
-                size,
-            });
-        }
         let layers = &image.layers[usize::from(snapshot)..];
         let entry = ImageEntry {
-            file: options.path.display().to_string(),
-            format: layers
-                .first()
-                .map(|l| l.format.to_string())
-                .unwrap_or_default(),
-            read_only: image.disk.read_only(),
-            size,
-            backing_depth: layers.len().saturating_sub(1),
+            node: self.name().into(),
+            ..ImageEntry::new(options, image.disk.as_ref(), layers)
         };
+        self.inside(image.disk, entry, None)
+    }
+
+    /// Takes a node; `alone`, if no other drive may have it.
+    fn take_node(&self, name: &str, alone: bool) -> Result<Inside, BuildError> {
+        let held = self.nodes.hold(name, alone);
+        let (held, disk, entry) = held.map_err(|error| BuildError::Node {
+            node: name.into(),
+            error,
+        })?;
+        self.inside(disk, entry, Some(held))
+    }
+
+    /// Looks at the medium, and has its stalls told.
+    fn inside(
+        &self,
+        disk: Arc<dyn Disk>,
+        entry: ImageEntry,
+        node: Option<Held>,
+    ) -> Result<Inside, BuildError> {
+        if self.drive.cdrom
+            && let Some(expected) = medium::missing(&disk)
+        {
+            return Err(BuildError::ShortMedium {
+                path: entry.file.into(),
+                expected,
+                size: entry.size,
+            });
+        }
+        let name = entry.node.clone();
         let hook = self.hook.clone();
         let told = move |stall: &Stall| {
             if let Some(hook) = hook.get() {
@@ -135,12 +198,8 @@ impl DriveEntry {
         };
         Ok(Inside {
             image: Some(entry),
-            disk: Some(PausingDisk::new(
-                image.disk,
-                &self.id,
-                self.drive.policy,
-                told,
-            )),
+            disk: Some(PausingDisk::new(disk, &name, self.drive.policy, told)),
+            _node: node,
         })
     }
 
@@ -178,7 +237,7 @@ impl DriveEntry {
 
     fn removable(&self) -> Result<&Arc<UsbStorage>, MediumError> {
         let tray = self.tray.get().filter(|_| self.removable);
-        tray.ok_or_else(|| MediumError::NotRemovable(self.id.clone()))
+        tray.ok_or_else(|| MediumError::NotRemovable(self.name().into()))
     }
 
     /// Opens the tray.
@@ -187,7 +246,7 @@ impl DriveEntry {
     /// It has none, or the guest holds the medium and it is not forced; then the guest has been asked to let it go.
     pub fn open_tray(&self, force: bool) -> Result<(), MediumError> {
         let opened = self.removable()?.open_tray(force);
-        opened.map_err(|_| MediumError::Locked(self.id.clone()))
+        opened.map_err(|_| MediumError::Locked(self.name().into()))
     }
 
     /// Closes the tray.
@@ -207,9 +266,30 @@ impl DriveEntry {
         let _alone = self.changing.lock();
         let tray = self.removable()?;
         if !tray.tray_open() {
-            return Err(MediumError::TrayClosed(self.id.clone()));
+            return Err(MediumError::TrayClosed(self.name().into()));
         }
         self.put(tray, Inside::default());
+        Ok(())
+    }
+
+    /// Puts a node into the open tray, which is empty.
+    ///
+    /// # Errors
+    /// It has no tray, that is closed or not empty, or there is no such node or it is in use.
+    pub fn insert_medium(&self, node: &str) -> Result<(), MediumError> {
+        let _alone = self.changing.lock();
+        let tray = self.removable()?;
+        if !tray.tray_open() {
+            return Err(MediumError::TrayClosed(self.name().into()));
+        }
+        if self.image().is_some() {
+            return Err(MediumError::Full(self.name().into()));
+        }
+        let inside = self.take_node(node, true).map_err(|error| match error {
+            BuildError::Node { error, .. } => MediumError::Node(error),
+            other => MediumError::Image(other),
+        })?;
+        self.put(tray, inside);
         Ok(())
     }
 
@@ -238,10 +318,13 @@ impl DriveEntry {
         let tray = self.removable()?;
         let mut options = match &self.drive.image {
             Some(options) => options.clone(),
-            None => ImageOptions::new(path),
+            None => ImageOptions {
+                read_only: self.image().is_some_and(|image| image.read_only),
+                ..ImageOptions::new(path)
+            },
         };
         if self.drive.cdrom && read_only == Some(false) {
-            return Err(MediumError::ReadOnly(self.id.clone()));
+            return Err(MediumError::ReadOnly(self.name().into()));
         }
         options.path = path.into();
         options.format = format;
@@ -261,7 +344,8 @@ impl DriveEntry {
             before.close();
         }
         tray.change_medium(inside.disk.clone().map(|disk| disk as Arc<dyn Disk>));
-        *self.inside.lock() = inside;
+        // A node is free once nothing of it is on its way.
+        let _taken_out = std::mem::replace(&mut *self.inside.lock(), inside);
         if let Some(before) = before {
             self.flush(&before);
         }
@@ -275,7 +359,7 @@ impl DriveEntry {
         if !disk.read_only()
             && let Err(error) = disk.flush()
         {
-            tracing::error!("{}: what was not flushed may be lost: {error}", self.id);
+            tracing::error!("{}: what was not flushed may be lost: {error}", self.name());
         }
     }
 

@@ -8,6 +8,7 @@ mod kernel_gic;
 mod layout;
 mod medium;
 mod network;
+mod nodes;
 mod rtc;
 mod tpm;
 mod wiring;
@@ -33,6 +34,7 @@ use usb::xhci::Xhci;
 
 pub use drives::{DriveEntry, ImageEntry, MediumError};
 pub use inventory::{BarEntry, NetworkEntry, NicEntry, PciEntry, UsbEntry};
+pub use nodes::{NodeError, Nodes};
 
 use crate::BuildError;
 use crate::description::{AcpiChoice, Description, GicChoice};
@@ -70,6 +72,7 @@ pub struct Board {
     pointer: Mutex<(u16, u16)>,
     serial: Arc<pl011::Pl011>,
     drives: Vec<DriveEntry>,
+    nodes: Arc<Nodes>,
     audios: Vec<Arc<Audio>>,
     links: network::Links,
     usb: Vec<Arc<Xhci>>,
@@ -273,6 +276,13 @@ impl Board {
 
         let display = Display::new();
         let on_stall = StallHook::default();
+        let nodes = Arc::new(Nodes::default());
+        for node in &description.nodes {
+            nodes.add(node).map_err(|error| BuildError::Node {
+                node: node.name.clone().unwrap_or_default(),
+                error,
+            })?;
+        }
         let audios = description.audiodevs.iter().map(Audio::open);
         let audios = audios.collect::<Result<Vec<_>, _>>()?;
         let links = network::Links::open(&description.networks, &description.filters)?;
@@ -286,6 +296,7 @@ impl Board {
                 fw_cfg: &fw_cfg,
                 display: &display,
                 on_stall: &on_stall,
+                nodes: &nodes,
                 audios: &audios,
                 cpus: description.cpus,
             },
@@ -324,6 +335,7 @@ impl Board {
             display,
             serial: uart,
             drives: plugged.drives,
+            nodes,
             audios,
             links: plugged.links,
             usb: plugged.usb,
@@ -379,6 +391,11 @@ impl Board {
     /// Every drive.
     pub fn drives(&self) -> &[DriveEntry] {
         &self.drives
+    }
+
+    /// Images under names of their own.
+    pub fn nodes(&self) -> &Nodes {
+        &self.nodes
     }
 
     /// Cuts or mends the wire of a NIC or back end, by its name: whether there is such a thing.

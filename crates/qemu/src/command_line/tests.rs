@@ -542,3 +542,41 @@ fn one_has_standard_input() {
         );
     }
 }
+
+#[test]
+fn nodes() {
+    let a = "-blockdev raw,node-name=a,file.driver=file,file.filename=a.img,file.node-name=f";
+    let line = run(&format!("-machine virt {a} -device virtio-blk-pci,drive=a"));
+    assert_eq!(line.machine.nodes.len(), 1);
+    let of = |line: &CommandLine| match &line.machine.devices.last().unwrap().kind {
+        Kind::VirtioBlk { drive, .. } => (drive.id.clone(), drive.node.clone()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(of(&line), (String::new(), Some("a".into())));
+    let json = "-blockdev {\"driver\":\"raw\",\"node-name\":\"j\",\"file\":\"f\"}";
+    let line = run(&format!(
+        "-machine virt {a} {json} -device virtio-blk-pci,drive=j"
+    ));
+    assert_eq!(of(&line).1.as_deref(), Some("j"));
+    for (rest, end) in [
+        (
+            "-drive if=none,id=f,file=x",
+            "Device name 'f' conflicts with an existing node name",
+        ),
+        (
+            "-snapshot",
+            "Dormer does not have -snapshot for block nodes (-blockdev)",
+        ),
+        (
+            "-blockdev nbd,node-name=x",
+            "-blockdev nbd,node-name=x: Dormer does not have the block driver 'nbd'",
+        ),
+        (
+            "-device virtio-blk-pci,drive=x",
+            "Property 'virtio-blk-device.drive' can't find value 'x'",
+        ),
+    ] {
+        let said = error(&format!("-machine virt {a} {rest}"));
+        assert!(said.ends_with(end), "{said}");
+    }
+}

@@ -126,7 +126,14 @@ fn block(monitor: &mut Monitor, given: &Value) -> Answer {
     let wanted = given["device"].as_str();
     let mut said = String::new();
     for drive in list(&answer) {
-        let id = text(drive, "device");
+        // A drive that began with a node has no name of its own.
+        let names = [
+            text(drive, "device"),
+            text(&drive["inserted"], "node-name"),
+            text(drive, "qdev"),
+        ];
+        let id = names.into_iter().find(|name| !name.is_empty());
+        let id = id.unwrap_or_default();
         if wanted.is_some_and(|wanted| wanted != id) {
             continue;
         }

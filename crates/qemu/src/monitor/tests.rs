@@ -424,6 +424,232 @@ fn media_come_and_go() {
     assert_eq!(moves, [&changes[..], &by_hand[..]].concat());
 }
 
+/// The way managers change discs; errors are QEMU 10.0's.
+#[test]
+fn nodes_come_and_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, vec![0; 1 << 20]).unwrap();
+        path.display().to_string()
+    };
+    let (first, second, hard_disk) = (file("first.iso"), file("second.iso"), file("hd.img"));
+    let machine = machine(&format!(
+        "-blockdev raw,node-name=hd,file.driver=file,file.filename={hard_disk},file.node-name=hdf \
+         -device virtio-blk-pci,drive=hd,id=vb \
+         -drive if=none,id=cd1,media=cdrom,file={second} -device usb-storage,drive=cd1,id=cdrom1"
+    ));
+    let handle = machine.handle();
+    let events = handle.events();
+    let qmp = |name: &str, arguments: Value| {
+        let command = qmp::find(name).unwrap();
+        command(&arguments, &handle).map_err(|error| error.description)
+    };
+    let done = Ok(json!({}));
+    let no = |text: &str| Err(text.to_string());
+    let id = "/machine/peripheral-anon/usb-storage.0";
+    let insert = |id: &str, node: &str| {
+        qmp(
+            "blockdev-insert-medium",
+            json!({ "id": id, "node-name": node }),
+        )
+    };
+    let delete = |node: &str| qmp("blockdev-del", json!({ "node-name": node }));
+    let add = |node: Value| qmp("blockdev-add", node);
+    let storage = |name: &str, path: &str| {
+        add(
+            json!({ "driver": "file", "node-name": name, "filename": path, "auto-read-only": true, "discard": "unmap" }),
+        )
+    };
+    let disc = |name: &str, file: Value| {
+        add(json!({ "driver": "raw", "node-name": name, "read-only": true, "file": file }))
+    };
+    let inserted = |device: usize| {
+        let all = qmp("query-block", json!({})).unwrap();
+        let drive = all.as_array().unwrap()[device].clone();
+        (drive["inserted"].clone(), drive["tray_open"].clone())
+    };
+
+    assert_eq!(storage("s1", &first), done);
+    assert_eq!(disc("d1", json!("s1")), done);
+    assert_eq!(insert(id, "d1"), no("Tray of device 'cd0' is not open"));
+    assert_eq!(qmp("blockdev-open-tray", json!({ "id": id })), done);
+    assert_eq!(insert(id, "d2"), no("Node 'd2' not found"));
+    assert_eq!(qmp("blockdev-remove-medium", json!({ "id": id })), done);
+    assert_eq!(insert(id, "d1"), done);
+    assert_eq!(
+        insert(id, "d1"),
+        no("There already is a medium in device 'cd0'")
+    );
+    assert_eq!(qmp("blockdev-close-tray", json!({ "id": id })), done);
+    let (disc_in, open) = inserted(0);
+    assert_eq!(
+        (
+            &disc_in["file"],
+            &disc_in["node-name"],
+            &disc_in["drv"],
+            &disc_in["ro"],
+            open
+        ),
+        (
+            &json!(first),
+            &json!("d1"),
+            &json!("raw"),
+            &json!(true),
+            json!(false)
+        )
+    );
+    assert_eq!(
+        say(&machine, "info block cd0").lines().next().unwrap(),
+        format!("cd0: {first} (raw, read-only)")
+    );
+    // In use, each in its way.
+    for (name, error) in [
+        ("d1", "Node d1 is in use"),
+        ("s1", "Block device s1 is in use"),
+        ("hd", "Node hd is in use"),
+        ("hdf", "Node hdf is not owned by the monitor"),
+        ("cd1", "Node cd1 is in use"),
+        ("x", "Failed to find node with node-name='x'"),
+    ] {
+        assert_eq!(delete(name), no(error), "{name}");
+    }
+    let other = "/machine/peripheral/cdrom1";
+    assert_eq!(qmp("blockdev-open-tray", json!({ "id": "cdrom1" })), done);
+    assert_eq!(
+        qmp("blockdev-remove-medium", json!({ "id": "cdrom1" })),
+        done
+    );
+    for node in ["d1", "hd"] {
+        assert_eq!(
+            insert(other, node),
+            Err(format!("Node '{node}' is already in use"))
+        );
+    }
+    assert_eq!(insert("vb", "d1"), no("Device 'vb' is not removable"));
+    assert_eq!(insert("cd0", "d1"), no("Device 'cd0' not found"));
+    // A second image in a file that is only read, but none that writes.
+    assert_eq!(disc("d2", json!("s1")), done);
+    assert_eq!(
+        add(json!({ "driver": "raw", "node-name": "w", "file": "s1" })),
+        no("Node 's1' is already in use")
+    );
+    assert_eq!(insert(other, "d2"), done);
+    assert_eq!(qmp("eject", json!({ "id": "cdrom1" })), done);
+    assert_eq!(delete("d2"), done);
+
+    assert_eq!(qmp("blockdev-open-tray", json!({ "id": id })), done);
+    assert_eq!(qmp("blockdev-remove-medium", json!({ "id": id })), done);
+    assert_eq!(delete("s1"), no("Block device s1 is in use"));
+    assert_eq!(delete("d1"), done);
+    assert_eq!(delete("s1"), done);
+    // A file is a disc by itself.
+    assert_eq!(storage("s2", &second), done);
+    assert_eq!(insert(id, "s2"), done);
+    assert_eq!(inserted(0).0["drv"], "file");
+    assert_eq!(qmp("eject", json!({ "id": id })), done);
+    assert_eq!(delete("s2"), done);
+
+    let inside = |path: &str| json!({ "driver": "file", "filename": path });
+    let none = folder.path().join("none").display().to_string();
+    for (node, error) in [
+        (
+            json!({ "driver": "raw", "node-name": "hd", "file": inside(&first) }),
+            "Duplicate nodes with node-name='hd'".to_string(),
+        ),
+        (
+            json!({ "driver": "raw", "node-name": "cd0", "file": inside(&first) }),
+            "node-name=cd0 is conflicting with a device id".into(),
+        ),
+        (
+            json!({ "driver": "raw", "node-name": "n", "file": inside(&none) }),
+            format!("Could not open '{none}': No such file or directory"),
+        ),
+        (
+            json!({ "driver": "raw", "node-name": "n", "file": "nofile" }),
+            "Cannot find device='nofile' nor node-name='nofile'".into(),
+        ),
+        (
+            json!({ "driver": "raw", "node-name": "n", "file": "hd" }),
+            "Dormer opens images in files only: 'hd' is an image itself".into(),
+        ),
+        (
+            json!({ "driver": "raw", "file": inside(&first) }),
+            "'node-name' must be specified for the root node".into(),
+        ),
+    ] {
+        assert_eq!(add(node), Err(error));
+    }
+    // What failed has left nothing.
+    let nodes = qmp("query-named-block-nodes", json!({ "flat": true })).unwrap();
+    let names = nodes
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|node| &node["node-name"]);
+    assert_eq!(names.collect::<Vec<_>>(), ["hd", "hdf"]);
+    let (disk, _) = inserted(1);
+    assert_eq!(disk, nodes[0]);
+    assert_eq!(nodes[1]["drv"], "file");
+    assert_eq!(
+        say(&machine, "info block hd"),
+        format!("hd: {hard_disk} (raw)\r\n    Attached to:      /machine/peripheral/vb\r\n")
+    );
+    let moves = std::iter::from_fn(|| events.try_recv().ok()).count();
+    assert_eq!(moves, 4);
+}
+
+#[test]
+fn nodes_have_one_writer_and_the_backing_files_they_are_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("base.img"), vec![0; 1 << 20]).unwrap();
+    let base = path("base.img").display().to_string();
+    let top = path("top.qcow2");
+    storage::create_overlay(&top, 1 << 20, &base, storage::Format::Raw).unwrap();
+    let build = |rest: &str| {
+        let line = format!(
+            "-machine virt -accel jit -nodefaults -S -blockdev qcow2,node-name=d,cache.no-flush=on,file.driver=file,\
+             file.filename={}{rest}",
+            top.display()
+        );
+        let words: Vec<String> = line.split_whitespace().map(str::to_string).collect();
+        match command_line::parse(&words) {
+            Ok(Request::Run(line)) => Board::build(&line.machine, Arc::new(Silence)),
+            other => panic!("{other:?}"),
+        }
+        .map_err(|error| error.to_string())
+    };
+    let two = " -device virtio-blk-pci,drive=d -device virtio-blk-pci,drive=d";
+    assert_eq!(build(two).err().unwrap(), "Node 'd' is already in use");
+    assert_eq!(
+        build(",backing=").err().unwrap(),
+        format!(
+            "Dormer cannot open '{}' without its backing file (backing=null)",
+            top.display()
+        )
+    );
+    assert_eq!(
+        build(",cache.direct=on").err().unwrap(),
+        "Dormer does not have cache.no-flush=on together with cache.direct=on"
+    );
+    assert_eq!(
+        build(",read-only=off,file.read-only=on").err().unwrap(),
+        "Block node is read-only"
+    );
+    let machine = Machine::start(build(&format!(",read-only=on{two}")).unwrap()).unwrap();
+    let query = qmp::find("query-named-block-nodes").unwrap();
+    let nodes = query(&json!({}), &machine.handle()).unwrap();
+    let wanted = json!({
+        "drv": "qcow2", "ro": true, "backing_file": base, "backing_file_depth": 1,
+        "cache": { "writeback": true, "direct": false, "no-flush": true },
+    });
+    for (key, value) in wanted.as_object().unwrap() {
+        assert_eq!(nodes[0][key], *value, "{key}");
+    }
+    assert_eq!(nodes[1]["node-name"], "#block001");
+}
+
 #[test]
 fn the_pointer_moves() {
     let machine = machine("");

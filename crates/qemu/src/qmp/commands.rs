@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use device::input::{Button, Key};
 use machine::control::{Cause, Handle, RunState};
-use machine::{DriveEntry, MediumError};
+use machine::{DriveEntry, ImageEntry, MediumError, NodeError};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use storage::{Cache, DetectZeroes};
 
 use super::session::QmpError;
 
@@ -16,8 +17,11 @@ use super::session::QmpError;
 pub type Command = fn(&Value, &Handle) -> Result<Value, QmpError>;
 
 const COMMANDS: &[(&str, Command)] = &[
+    ("blockdev-add", blockdev_add),
     ("blockdev-change-medium", blockdev_change_medium),
     ("blockdev-close-tray", blockdev_close_tray),
+    ("blockdev-del", blockdev_del),
+    ("blockdev-insert-medium", blockdev_insert_medium),
     ("blockdev-open-tray", blockdev_open_tray),
     ("blockdev-remove-medium", blockdev_remove_medium),
     ("change-vnc-password", change_vnc_password),
@@ -32,6 +36,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("query-events", query_events),
     ("query-kvm", query_kvm),
     ("query-name", query_name),
+    ("query-named-block-nodes", query_named_block_nodes),
     ("query-status", query_status),
     ("query-target", query_target),
     ("query-uuid", query_uuid),
@@ -202,20 +207,140 @@ fn query_block(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
                 if let Some(image) = &drive.image() {
                     let status = if drive.stalled() { "nospace" } else { "ok" };
                     object.insert("io-status".into(), status.into());
-                    object.insert("inserted".into(), json!({
-                        "file": image.file,
-                        "node-name": drive.id,
-                        "drv": image.format,
-                        "ro": image.read_only,
-                        "encrypted": false,
-                        "backing_file_depth": image.backing_depth,
-                        "image": { "filename": image.file, "format": image.format, "virtual-size": image.size },
-                    }));
+                    object.insert("inserted".into(), node(image));
                 }
             }
             entry
         })
         .collect())
+}
+
+/// An image as QMP has it (`BlockDeviceInfo`): nothing is throttled.
+fn node(image: &ImageEntry) -> Value {
+    let direct = matches!(image.cache, Cache::None | Cache::DirectSync);
+    let through = matches!(image.cache, Cache::Writethrough | Cache::DirectSync);
+    let detect_zeroes = match image.detect_zeroes {
+        DetectZeroes::Off => "off",
+        DetectZeroes::On => "on",
+        DetectZeroes::Unmap => "unmap",
+    };
+    let mut node = json!({
+        "file": image.file,
+        "node-name": image.node,
+        "drv": image.format,
+        "ro": image.read_only,
+        "active": true,
+        "encrypted": false,
+        "backing_file_depth": image.backing_depth,
+        "detect_zeroes": detect_zeroes,
+        "write_threshold": 0,
+        "cache": {
+            "writeback": !through,
+            "direct": direct,
+            "no-flush": image.cache == Cache::Unsafe,
+        },
+        "image": {
+            "filename": image.file,
+            "format": image.format,
+            "virtual-size": image.size,
+            "dirty-flag": false,
+        },
+    });
+    for limit in ["bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"] {
+        node[limit] = 0.into();
+    }
+    if let Some(backing) = &image.backing {
+        node["backing_file"] = backing.as_str().into();
+    }
+    node
+}
+
+/// Nodes with names of their own, and what `-drive` has opened, by the drives' names.
+fn query_named_block_nodes(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Arguments {
+        /// Backing images are not listed in full either way.
+        #[serde(default, rename = "flat")]
+        _flat: bool,
+    }
+    let _: Arguments = arguments(value)?;
+    let mut nodes = machine.board().nodes().list();
+    let images = machine
+        .board()
+        .drives()
+        .iter()
+        .filter_map(DriveEntry::image);
+    for image in images {
+        if nodes.iter().all(|node| node.node != image.node) {
+            nodes.push(image);
+        }
+    }
+    Ok(nodes.iter().map(node).collect())
+}
+
+fn blockdev_add(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    let node = crate::blockdev::root(value).map_err(QmpError::generic)?;
+    let drives = machine.board().drives();
+    for name in crate::blockdev::names(&node) {
+        if drives.iter().any(|drive| drive.id == name) {
+            return Err(QmpError::generic(format!(
+                "node-name={name} is conflicting with a device id"
+            )));
+        }
+    }
+    machine
+        .board()
+        .nodes()
+        .add(&node)
+        .map_err(QmpError::generic)?;
+    Ok(json!({}))
+}
+
+/// Whether `-drive` has opened an image that goes by that name, the drive's.
+fn belongs_to_drive(machine: &Handle, name: &str) -> bool {
+    let mut images = machine
+        .board()
+        .drives()
+        .iter()
+        .filter_map(DriveEntry::image);
+    images.any(|image| image.node == name)
+}
+
+fn blockdev_del(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+    struct Arguments {
+        node_name: String,
+    }
+    let name = arguments::<Arguments>(value)?.node_name;
+    let deleted = machine.board().nodes().delete(&name);
+    deleted.map_err(|error| match error {
+        NodeError::NothingToDelete(_) if belongs_to_drive(machine, &name) => {
+            QmpError::generic(NodeError::InDrive(name))
+        }
+        other => QmpError::generic(other),
+    })?;
+    Ok(json!({}))
+}
+
+fn blockdev_insert_medium(value: &Value, machine: &Handle) -> Result<Value, QmpError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+    struct Arguments {
+        id: String,
+        node_name: String,
+    }
+    let given: Arguments = arguments(value)?;
+    let drive = drive(machine, None, Some(&given.id))?;
+    let inserted = drive.insert_medium(&given.node_name);
+    inserted.map_err(|error| match error {
+        MediumError::Node(NodeError::NotFound(name)) if belongs_to_drive(machine, &name) => {
+            QmpError::generic(NodeError::InUse(name))
+        }
+        other => QmpError::generic(other),
+    })?;
+    Ok(json!({}))
 }
 
 /// A drive by its own name, or by its device's: an id, or a path.
@@ -226,7 +351,10 @@ fn drive<'a>(
 ) -> Result<&'a DriveEntry, QmpError> {
     let mut drives = machine.board().drives().iter();
     let (name, found) = match (device, id) {
-        (Some(device), None) => (device, drives.find(|drive| drive.id == device)),
+        (Some(device), None) => {
+            let named = |drive: &&DriveEntry| !device.is_empty() && drive.id == device;
+            (device, drives.find(named))
+        }
         (None, Some(id)) => {
             let path = format!("/machine/peripheral/{id}");
             let found = drives.find(|drive| drive.holder == id || drive.holder == path);

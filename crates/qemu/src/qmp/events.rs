@@ -30,6 +30,7 @@ pub fn describe(when: SystemTime, event: &Event) -> Value {
         ),
         Event::BlockIoError {
             device,
+            node,
             write,
             no_space,
             reason,
@@ -37,7 +38,7 @@ pub fn describe(when: SystemTime, event: &Event) -> Value {
             "BLOCK_IO_ERROR",
             Some(json!({
                 "device": device,
-                "node-name": device,
+                "node-name": node,
                 "operation": if *write { "write" } else { "read" },
                 "action": "stop",
                 "nospace": no_space,
