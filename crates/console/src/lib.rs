@@ -22,7 +22,7 @@ pub mod web;
 #[cfg(feature = "window")]
 pub mod window;
 
-pub use controls::Controls;
+pub use controls::{Controls, RemovableDrive};
 pub use display::{Display, Guarded, GuardedInfo};
 pub use frames::{Frame, Rectangle, TILE, Viewer};
 pub use seat::Seat;

@@ -5,10 +5,10 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use console::Controls;
 use console::serial::{Hooks, SerialPort, SerialSpec, restore_terminal};
 use console::vnc::{VncOptions, VncServer};
 use console::web::WebServer;
+use console::{Controls, RemovableDrive};
 use device::serial::SerialOutput;
 use firmware::images::{Host, Wanted};
 use machine::control::{Cause, Handle, RunState};
@@ -211,23 +211,34 @@ impl Buttons {
         }
     }
 
-    /// Does something with the first of the drives whose discs can be changed, those that are wanted before the others: its
-    /// name.
-    fn with_disc<E: ToString>(
+    /// Does something with the drive of that id; or with the first of those whose discs can be changed, those that are wanted
+    /// before the others: its name.
+    fn with_drive<E: ToString>(
         &self,
+        id: Option<&str>,
         wanted: impl Fn(&DriveEntry) -> bool,
         others: bool,
         what: impl FnOnce(&DriveEntry) -> Result<(), E>,
     ) -> Result<String, String> {
         let handle = self.running.get().ok_or("the machine does not run yet")?;
-        let drives = handle.board().drives().iter();
-        let mut drives = drives.filter(|d| d.cdrom() && d.tray_open().is_some());
-        let first = drives.clone().next().filter(|_| others);
-        let drive = drives.find(|drive| wanted(drive)).or(first);
+        let mut drives = handle.board().drives().iter().filter(|d| changeable(d));
+        let drive = match id {
+            Some(id) => drives.find(|drive| drive.holder == id),
+            None => {
+                let mut drives = drives.filter(|drive| drive.cdrom());
+                let first = drives.clone().next().filter(|_| others);
+                drives.find(|drive| wanted(drive)).or(first)
+            }
+        };
         let drive = drive.ok_or("there is no disc in a drive, or no drive")?;
         what(drive).map_err(|error| error.to_string())?;
-        Ok(drive.id.clone())
+        Ok(drive.name().into())
     }
+}
+
+/// Whether media can be changed in it.
+fn changeable(drive: &DriveEntry) -> bool {
+    drive.removable && drive.tray_open().is_some()
 }
 
 impl Controls for Buttons {
@@ -262,15 +273,33 @@ impl Controls for Buttons {
         self.press(|handle| drop(handle.quit(Cause::HostUi)));
     }
 
-    fn eject(&self) -> Result<String, String> {
-        let full = |drive: &DriveEntry| drive.image().is_some();
-        self.with_disc(full, false, |drive| drive.eject(false))
+    fn removable_drives(&self) -> Vec<RemovableDrive> {
+        let Some(handle) = self.running.get() else {
+            return Vec::new();
+        };
+        let drives = handle.board().drives().iter().filter(|d| changeable(d));
+        drives
+            .map(|drive| RemovableDrive {
+                id: drive.holder.clone(),
+                name: drive.name().into(),
+                medium: drive.image().map(|image| image.file),
+                open: drive.tray_open() == Some(true),
+                locked: drive.locked(),
+            })
+            .collect()
     }
 
-    fn insert(&self, image: &Path) -> Result<String, String> {
+    fn eject(&self, drive: Option<&str>) -> Result<String, String> {
+        let full = |drive: &DriveEntry| drive.image().is_some();
+        self.with_drive(drive, full, false, |drive| drive.eject(false))
+    }
+
+    fn insert(&self, drive: Option<&str>, image: &Path) -> Result<String, String> {
         let empty = |drive: &DriveEntry| drive.image().is_none();
-        self.with_disc(empty, true, |drive| {
-            drive.change_medium(image, None, None, false)
+        // Its bytes as they are: what was downloaded is not to name other files of this host as its own.
+        let format = Some(storage::Format::Raw);
+        self.with_drive(drive, empty, true, |drive| {
+            drive.change_medium(image, format, Some(true), false)
         })
     }
 }

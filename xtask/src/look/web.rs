@@ -6,10 +6,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
+use guests::run::Machine;
+
 use super::browser::Browser;
 
 pub fn run(program: &Path, output: &Path) -> Result<()> {
-    let mut machine = super::shell(program, "web")?.start()?;
+    let mut machine = super::shell(program, "web")?
+        .args("-drive media=cdrom,if=none,id=cd0 -device usb-storage,drive=cd0")
+        .start()?;
     let url = machine.announced("Web console at ")?;
     super::prompt(&mut machine)?;
     let mut browser = Browser::start()?;
@@ -47,6 +51,35 @@ pub fn run(program: &Path, output: &Path) -> Result<()> {
     )?;
     println!("pause       and on again");
 
+    let folder = tempfile::tempdir()?;
+    let disc = folder.path().join("a disc.iso");
+    std::fs::write(&disc, vec![0; 1 << 20])?;
+    browser.click("#media")?;
+    insert(&mut browser, &folder.path().join("none.iso"))?;
+    until(
+        &mut browser,
+        "document.querySelector('.drive .failed').textContent.endsWith('No such file or directory')",
+    )?;
+    insert(&mut browser, &disc)?;
+    until(
+        &mut browser,
+        "document.querySelector('.drive .inside').textContent.endsWith('/a disc.iso')",
+    )?;
+    picture(&mut browser, output, "web-media.png")?;
+    if medium(&mut machine)? != json!(disc) {
+        bail!("the disc is not in the machine's drive");
+    }
+    browser.click(".drive .eject")?;
+    until(
+        &mut browser,
+        "document.querySelector('.drive .inside').textContent === 'empty, tray open'",
+    )?;
+    if medium(&mut machine)? != Value::Null {
+        bail!("the disc is still in the machine's drive");
+    }
+    browser.click("#close")?;
+    println!("media       went in and out");
+
     // What the shell printed last is on the screen shortly after.
     std::thread::sleep(Duration::from_secs(2));
     picture(&mut browser, output, "web.png")?;
@@ -74,6 +107,13 @@ pub fn run(program: &Path, output: &Path) -> Result<()> {
     println!("phone       typed by its keyboard's field");
     std::thread::sleep(Duration::from_secs(2));
     picture(&mut browser, output, "web-phone.png")?;
+    browser.tap("#media")?;
+    until(
+        &mut browser,
+        "document.getElementById('drives').open && document.getElementById('drives').scrollWidth <= innerWidth",
+    )?;
+    picture(&mut browser, output, "web-phone-media.png")?;
+    browser.tap("#close")?;
     browser.tap("#screen")?;
     machine.qmp()?.call("quit", json!({}))?;
     until(
@@ -82,6 +122,19 @@ pub fn run(program: &Path, output: &Path) -> Result<()> {
     )?;
     println!("end         noticed");
     Ok(())
+}
+
+/// Types a path into the first drive's field.
+fn insert(browser: &mut Browser, path: &Path) -> Result<()> {
+    browser.evaluate("document.querySelector('.drive input').select()")?;
+    browser.insert(&path.display().to_string())?;
+    browser.click(".drive button")
+}
+
+/// The file that QMP says is in the drive.
+fn medium(machine: &mut Machine) -> Result<Value> {
+    let drives = machine.qmp()?.call("query-block", json!({}))?;
+    Ok(drives[0]["inserted"]["file"].clone())
 }
 
 fn picture(browser: &mut Browser, output: &Path, name: &str) -> Result<()> {

@@ -1,5 +1,7 @@
 //! What the page tells the server: JSON texts.
 
+use std::path::PathBuf;
+
 use serde::Deserialize;
 
 /// Texts may be so long, in bytes: one of them can hold what the user wants to have typed.
@@ -31,6 +33,10 @@ pub enum Message {
     Release,
     /// Something for the machine itself.
     Machine { action: Action },
+    /// Take out what is in the drive of that id.
+    Eject { drive: String },
+    /// Put an image into it: a path on the machine's host.
+    Insert { drive: String, path: PathBuf },
 }
 
 /// What the page's buttons do.
@@ -74,9 +80,19 @@ mod tests {
             action: Action::Reset,
         };
         assert_eq!(parse(r#"{"t":"machine","action":"reset"}"#), reset);
+        let insert = Message::Insert {
+            drive: "/cd0".into(),
+            path: "/a b.iso".into(),
+        };
+        assert_eq!(
+            parse(r#"{"t":"insert","drive":"/cd0","path":"/a b.iso"}"#),
+            insert
+        );
         for text in [
             "",
             "{}",
+            r#"{"t":"eject"}"#,
+            r#"{"t":"insert","drive":"/cd0"}"#,
             r#"{"t":"x"}"#,
             r#"{"t":"pointer","x":-1,"y":0}"#,
             r#"{"t":"wheel","steps":1e9}"#,

@@ -21,7 +21,7 @@ use crate::dirty::{Dirty, copy};
 use crate::frames::{Rectangle, Viewer};
 use crate::stream::Stream;
 use crate::typist::Typist;
-use crate::{Controls, Display, Seat, keys};
+use crate::{Controls, Display, RemovableDrive, Seat, keys};
 use device::input::Button;
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
@@ -30,7 +30,7 @@ use serde_json::json;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 
 /// Updates under way to a page.
@@ -119,6 +119,7 @@ pub(super) fn run(stream: Stream, begun: Vec<u8>, shared: &Arc<Shared>) -> io::R
         dirty: Dirty::all(viewer.size()),
         viewer,
         told: None,
+        drives: (Instant::now(), shared.controls.removable_drives()),
         pixels: Vec::new(),
     };
     let end = stream.try_clone()?;
@@ -224,7 +225,24 @@ impl Reader<'_> {
                 Action::Resume => self.controls.resume(),
                 Action::Quit => self.controls.quit(),
             },
+            Message::Eject { drive } => {
+                let done = self.controls.eject(Some(&drive));
+                self.tell_drive(&drive, done.map(|name| format!("{name} is empty")));
+            }
+            Message::Insert { drive, path } => {
+                let done = self.controls.insert(Some(&drive), &path);
+                let file = path.file_name().unwrap_or_default().to_string_lossy();
+                self.tell_drive(&drive, done.map(|name| format!("{file} is in {name}")));
+            }
         }
+    }
+
+    /// What came of a change of a medium.
+    fn tell_drive(&self, drive: &str, what: Result<String, String>) {
+        let done = what.is_ok();
+        let (Ok(text) | Err(text)) = what;
+        let text = json!({ "t": "drive", "id": drive, "done": done, "text": text }).to_string();
+        self.client.tell(tungstenite::Message::text(text));
     }
 }
 
@@ -243,10 +261,15 @@ struct Writer {
     /// The size that the page was told.
     size: (u32, u32),
     dirty: Dirty,
-    /// The machine's state, and whether positions are absolute, as the page was told.
-    told: Option<(&'static str, bool)>,
+    /// As the page was told.
+    told: Option<News>,
+    /// When the drives were looked at, and what was there.
+    drives: (Instant, Vec<RemovableDrive>),
     pixels: Vec<u32>,
 }
+
+/// The machine's state, whether positions are absolute, and its drives.
+type News = (&'static str, bool, Vec<RemovableDrive>);
 
 /// What the writer does next.
 enum Order {
@@ -296,7 +319,12 @@ impl Writer {
                 return Some(Order::Send(message));
             }
             if let Some(deflate) = state.started {
-                if self.told != Some(self.state()) {
+                if self.drives.0.elapsed() >= STATE {
+                    self.drives = (Instant::now(), self.controls.removable_drives());
+                }
+                let is = (self.controls.state(), self.display.absolute());
+                let told = self.told.as_ref();
+                if !told.is_some_and(|t| (t.0, t.1) == is && t.2 == self.drives.1) {
                     return Some(Order::LookAtState);
                 }
                 if state.credit > 0 {
@@ -314,19 +342,25 @@ impl Writer {
         }
     }
 
-    fn state(&self) -> (&'static str, bool) {
-        (self.controls.state(), self.display.absolute())
-    }
-
     fn tell_state(&mut self) -> io::Result<()> {
-        let (state, absolute) = self.state();
-        self.told = Some((state, absolute));
+        let (state, absolute) = (self.controls.state(), self.display.absolute());
+        let drives = self.drives.1.iter().map(|drive| {
+            json!({
+                "id": drive.id,
+                "name": drive.name,
+                "medium": drive.medium,
+                "open": drive.open,
+                "locked": drive.locked,
+            })
+        });
         let text = json!({
             "t": "state",
             "name": self.controls.name(),
             "state": state,
             "absolute": absolute,
+            "drives": drives.collect::<Vec<_>>(),
         });
+        self.told = Some((state, absolute, self.drives.1.clone()));
         self.send(tungstenite::Message::text(text.to_string()))
     }
 

@@ -1,12 +1,12 @@
 //! Pages as programs: a WebSocket client against the server.
 
 use super::*;
-use crate::{Controls, Display};
+use crate::{Controls, Display, RemovableDrive};
 use device::input::{Button, Event, Input, Key, Wants};
 use device::screen::{Screen, Surface, next_setup};
 use flate2::read::ZlibDecoder;
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -55,7 +55,10 @@ fn wait<T>(mut found: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-struct Machine(Mutex<(&'static str, Vec<&'static str>)>);
+struct Machine(
+    Mutex<(&'static str, Vec<&'static str>)>,
+    Mutex<Option<String>>,
+);
 
 impl Machine {
     fn did(&self, what: &'static str) {
@@ -92,13 +95,28 @@ impl Controls for Machine {
         self.did("quit");
     }
 
-    fn eject(&self) -> Result<String, String> {
-        self.did("eject");
+    fn removable_drives(&self) -> Vec<RemovableDrive> {
+        let medium = self.1.lock().clone();
+        vec![RemovableDrive {
+            id: "/cd0".into(),
+            name: "cd0".into(),
+            open: medium.is_none(),
+            medium,
+            locked: false,
+        }]
+    }
+
+    fn eject(&self, drive: Option<&str>) -> Result<String, String> {
+        assert_eq!(drive, Some("/cd0"));
+        *self.1.lock() = None;
         Ok("cd0".into())
     }
 
-    fn insert(&self, _: &std::path::Path) -> Result<String, String> {
-        self.did("insert");
+    fn insert(&self, drive: Option<&str>, path: &std::path::Path) -> Result<String, String> {
+        if drive != Some("/cd0") {
+            return Err("no drive".into());
+        }
+        *self.1.lock() = Some(path.display().to_string());
         Ok("cd0".into())
     }
 }
@@ -118,7 +136,10 @@ fn bench() -> Bench {
     }
     let picture = Arc::new(Picture(next_setup(), Mutex::new(surface)));
     let input = Arc::new(Recorder::default());
-    let machine = Arc::new(Machine(Mutex::new(("running", Vec::new()))));
+    let machine = Arc::new(Machine(
+        Mutex::new(("running", Vec::new())),
+        Mutex::default(),
+    ));
     display.add_screen(picture.clone());
     display.add_input(input.clone());
     Bench {
@@ -164,6 +185,8 @@ struct Page {
     pixels: Vec<u32>,
     state: Value,
     notes: Vec<String>,
+    /// What came of changes of media.
+    changes: Vec<Value>,
 }
 
 impl Page {
@@ -176,6 +199,7 @@ impl Page {
             pixels: Vec::new(),
             state: Value::Null,
             notes: Vec::new(),
+            changes: Vec::new(),
         };
         page.send(&format!(r#"{{"t":"start","deflate":{deflate}}}"#));
         page
@@ -193,6 +217,7 @@ impl Page {
                 match value["t"].as_str().unwrap() {
                     "state" => self.state = value,
                     "note" => self.notes.push(value["text"].as_str().unwrap().into()),
+                    "drive" => self.changes.push(value),
                     other => panic!("{other}"),
                 }
                 return Vec::new();
@@ -454,4 +479,39 @@ fn the_machine_is_told_and_tells() {
     page.send("nonsense");
     while page.socket.read().is_ok() {}
     wait(|| (bench.server.clients() == 0).then_some(()));
+}
+
+#[test]
+fn media_are_changed() {
+    let bench = bench();
+    let mut page = Page::new(&bench, true);
+    let drive = |medium: Value, open: bool| json!([{ "id": "/cd0", "name": "cd0", "medium": medium, "open": open, "locked": false }]);
+    let see = |page: &mut Page, drives: Value| {
+        while page.state["drives"] != drives {
+            page.hear();
+        }
+    };
+    see(&mut page, drive(Value::Null, true));
+    page.send(r#"{"t":"insert","drive":"/x","path":"/a.iso"}"#);
+    page.send(r#"{"t":"insert","drive":"/cd0","path":"/discs/ä b.iso"}"#);
+    see(&mut page, drive("/discs/ä b.iso".into(), false));
+    page.send(r#"{"t":"eject","drive":"/cd0"}"#);
+    see(&mut page, drive(Value::Null, true));
+    while page.changes.len() < 3 {
+        page.hear();
+    }
+    let change = |id, done, text| json!({ "t": "drive", "id": id, "done": done, "text": text });
+    assert_eq!(
+        page.changes,
+        [
+            change("/x", false, "no drive"),
+            change("/cd0", true, "ä b.iso is in cd0"),
+            change("/cd0", true, "cd0 is empty"),
+        ]
+    );
+    // Changed by others, it is told, too; and to a page that comes later.
+    *bench.machine.1.lock() = Some("/by-qmp.iso".into());
+    see(&mut page, drive("/by-qmp.iso".into(), false));
+    let mut later = Page::new(&bench, false);
+    see(&mut later, drive("/by-qmp.iso".into(), false));
 }

@@ -417,7 +417,7 @@ impl App {
             Action::Quit => self.controls.quit(),
             Action::Screenshot => self.screenshot(),
             Action::Eject => {
-                let done = self.controls.eject();
+                let done = self.controls.eject(None);
                 self.say(done.map(|drive| format!("{drive} is empty")));
             }
             Action::CtrlAltDelete => {
@@ -431,7 +431,7 @@ impl App {
 
     /// The disc is in the file that was dropped.
     fn insert(&mut self, image: &Path) {
-        let done = self.controls.insert(image);
+        let done = self.controls.insert(None, image);
         let name = image.file_name().unwrap_or_default().to_string_lossy();
         self.say(done.map(|drive| format!("{name} is in {drive}")));
     }

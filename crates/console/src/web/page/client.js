@@ -42,6 +42,7 @@ function connect() {
 
 function hear(message) {
   if (message.t === "note") return note(message.text);
+  if (message.t === "drive") return changed(message);
   if (message.t !== "state") return;
   machine = message;
   const lost = machine.state === "no connection";
@@ -50,7 +51,9 @@ function hear(message) {
   $("name").textContent = machine.name;
   document.title = `${machine.name}${machine.state === "running" ? "" : ` (${machine.state})`}`;
   $("pause").textContent = machine.state === "running" ? "Pause" : "Continue";
-  for (const button of document.querySelectorAll("nav button")) button.disabled = lost;
+  for (const button of document.querySelectorAll("nav button, .drive button")) button.disabled = lost;
+  showDrives(machine.drives || []);
+  if (lost) hideAnswers();
   if (machine.absolute && document.pointerLockElement) document.exitPointerLock();
 }
 
@@ -61,6 +64,60 @@ function note(text) {
   clearTimeout(noteTimer);
   noteTimer = setTimeout(() => { $("note").hidden = true; }, 5000);
 }
+
+// Drives and what is in them: a form each, which stays as long as its drive does, so that nothing typed is lost.
+
+const forms = new Map();
+function showDrives(drives) {
+  $("media").hidden = !drives.length;
+  for (const [id, form] of forms) {
+    if (drives.some((drive) => drive.id === id)) continue;
+    form.remove();
+    forms.delete(id);
+  }
+  for (const drive of drives) {
+    const form = forms.get(drive.id) || newForm(drive.id);
+    form.querySelector("strong").textContent = drive.name;
+    const words = [drive.medium || "empty", drive.open && "tray open", drive.locked && "held by the guest"];
+    form.querySelector(".inside").textContent = words.filter(Boolean).join(", ");
+    const eject = form.querySelector(".eject");
+    if (!drive.medium) eject.disabled = true;
+  }
+}
+function newForm(id) {
+  const form = $("drive").content.cloneNode(true).querySelector("form");
+  const ask = (message) => {
+    tell(form, "…", true);
+    send({ drive: id, ...message });
+  };
+  form.onsubmit = (event) => {
+    event.preventDefault();
+    const path = form.querySelector("input").value.trim();
+    path ? ask({ t: "insert", path }) : tell(form, "Type the path of an image first.", false);
+  };
+  form.querySelector(".eject").onclick = () => ask({ t: "eject" });
+  $("list").append(form);
+  forms.set(id, form);
+  return form;
+}
+function tell(form, text, done) {
+  const line = form.querySelector("p");
+  line.textContent = text;
+  line.className = done ? "" : "failed";
+  line.hidden = false;
+}
+function changed({ id, done, text }) {
+  const form = forms.get(id);
+  if (!form) return note(text);
+  tell(form, text, done);
+  if (done) form.querySelector("input").value = "";
+}
+function hideAnswers() {
+  for (const form of forms.values()) form.querySelector("p").hidden = true;
+}
+$("media").onclick = () => { hideAnswers(); $("drives").showModal(); };
+$("close").onclick = () => $("drives").close();
+$("drives").onclose = () => screen_.focus();
 
 // The picture.
 
