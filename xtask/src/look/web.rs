@@ -58,7 +58,7 @@ pub fn run(program: &Path, output: &Path) -> Result<()> {
     insert(&mut browser, &folder.path().join("none.iso"))?;
     until(
         &mut browser,
-        "document.querySelector('.drive .failed').textContent.endsWith('No such file or directory')",
+        "document.querySelector('.drive p').textContent.endsWith('No such file or directory')",
     )?;
     insert(&mut browser, &disc)?;
     until(

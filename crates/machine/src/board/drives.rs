@@ -165,7 +165,7 @@ impl DriveEntry {
 
     /// Takes a node; `alone`, if no other drive may have it.
     fn take_node(&self, name: &str, alone: bool) -> Result<Inside, BuildError> {
-        let held = self.nodes.hold(name, alone);
+        let held = self.nodes.hold(name, alone, self.drive.cdrom);
         let (held, disk, entry) = held.map_err(|error| BuildError::Node {
             node: name.into(),
             error,

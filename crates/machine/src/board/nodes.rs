@@ -111,11 +111,13 @@ impl Nodes {
         shown.collect()
     }
 
-    /// Takes a node for a drive. One that is only read can be in several from the start, if it is not wanted `alone`.
+    /// Takes a node for a drive, which may only read it (`reads`). One that is only read can be in several from the start, if it
+    /// is not wanted `alone`.
     pub(crate) fn hold(
         self: &Arc<Self>,
         name: &str,
         alone: bool,
+        reads: bool,
     ) -> Result<(Held, Arc<dyn Disk>, ImageEntry), NodeError> {
         let mut graph = self.0.lock();
         let written = graph.written(name);
@@ -130,7 +132,9 @@ impl Nodes {
         let disk = match &entry.disk {
             Some(disk) => disk.clone(),
             None => {
-                let image = open(&mut entry.options, entry.node.auto_read_only)?;
+                let mut options = entry.options.clone();
+                options.read_only |= reads && entry.node.auto_read_only;
+                let image = open(&mut options, entry.node.auto_read_only)?;
                 entry.shown.read_only = image.disk.read_only();
                 image.disk
             }

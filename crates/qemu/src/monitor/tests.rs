@@ -546,7 +546,11 @@ fn nodes_come_and_go() {
     // A file is a disc by itself.
     assert_eq!(storage("s2", &second), done);
     assert_eq!(insert(id, "s2"), done);
-    assert_eq!(inserted(0).0["drv"], "file");
+    let (disc_in, _) = inserted(0);
+    assert_eq!(
+        (&disc_in["drv"], &disc_in["ro"]),
+        (&json!("file"), &json!(true))
+    );
     assert_eq!(qmp("eject", json!({ "id": id })), done);
     assert_eq!(delete("s2"), done);
 
