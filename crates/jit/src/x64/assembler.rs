@@ -659,6 +659,13 @@ impl Assembler {
         self.fix(label);
     }
 
+    /// JRCXZ over a jump. It leaves the flags alone.
+    pub fn jmp_unless_rcx_is_zero(&mut self, label: Label) {
+        self.byte(0xe3);
+        self.byte(5);
+        self.jmp(label);
+    }
+
     fn fix(&mut self, label: Label) {
         let at = self.bytes.len() as u32;
         self.fixups.push(Fixup { at, label });

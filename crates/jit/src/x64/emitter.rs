@@ -110,6 +110,24 @@ pub enum Flags {
     Written,
 }
 
+/// An operand of what flags are of: a guest register as it was when written for the n-th time in the block, or a constant.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Register(u8, u32),
+    Constant(i32),
+}
+
+/// What the guest's flags are of, for as long as the registers are what they were: made again, they need not be fetched from
+/// the frame, where the host has just put them.
+#[derive(Clone, Copy, Debug)]
+enum Origin {
+    Difference(bool, Source, Source),
+    /// Of a logical product: C and V are clear.
+    Product(bool, Source, Source),
+    /// N and Z of a result; C and V are not known.
+    Result(bool, Source),
+}
+
 /// Where a vector is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place128 {
@@ -155,7 +173,13 @@ pub(super) enum Stub {
     /// A side exit to an offset. `flags`: the guest's are only in the host's.
     Exit { from: Label, to: i64, flags: bool },
     /// A jump back to an offset by a thunk: something wants attention before it, or it was taken often.
-    Back { from: Label, to: i64, thunk: usize },
+    Back {
+        from: Label,
+        to: i64,
+        thunk: usize,
+        /// The guest's flags are only in the host's.
+        flags: bool,
+    },
     /// An access that is not in the page that the loop keeps for it.
     Window {
         from: Label,
@@ -256,6 +280,8 @@ pub struct Emitter {
     place: Reg,
     /// The value whose flags the host's are.
     flags_node: Option<Value>,
+    /// What the guest's flags are of.
+    flags_origin: Option<Origin>,
     /// The stack pointer was found aligned, and moved by multiples of 16 only since.
     stack_is_aligned: bool,
     pub(super) stubs: Vec<Stub>,
@@ -273,8 +299,10 @@ pub struct Emitter {
     pub(super) following: Option<u32>,
     /// What was emitted does that one's work too.
     pub(super) took_following: bool,
-    /// The flags that the instruction writes are for the branch after it only.
-    pub(super) flags_for_branch: bool,
+    /// The flags that the instruction writes are not stored though they are looked at.
+    pub(super) flags_unstored: bool,
+    /// What follows the instruction is outside of the loop.
+    pub(super) leaves_after: bool,
     /// The present flags are only in the host's.
     flags_are_in_host: bool,
     /// The MMU is off, so that all data is in Device memory.
@@ -352,6 +380,7 @@ impl Emitter {
             slow: None,
             place: RAX,
             flags_node: None,
+            flags_origin: None,
             stack_is_aligned: false,
             stubs: Vec::new(),
             end: None,
@@ -363,7 +392,8 @@ impl Emitter {
             in_loop: None,
             following: None,
             took_following: false,
-            flags_for_branch: false,
+            flags_unstored: false,
+            leaves_after: false,
             flags_are_in_host: false,
             strict_memory: false,
             window: None,
@@ -379,8 +409,10 @@ impl Emitter {
         self.extents = [16; 32];
         self.in_loop = None;
         self.window = None;
-        self.flags_for_branch = false;
+        self.flags_unstored = false;
+        self.leaves_after = false;
         self.flags_are_in_host = false;
+        self.flags_origin = None;
         self.epochs = [0; 32];
         self.vector_epochs = [0; 32];
         self.stack_is_aligned = false;
@@ -448,9 +480,11 @@ impl Emitter {
         (None, flow)
     }
 
-    /// Nothing is known of the stack pointer.
-    pub(super) fn forget_alignment(&mut self) {
+    /// Something else than the instruction before leads here: nothing is known of the stack pointer, nor what flags are of.
+    pub(super) fn forget_the_past(&mut self) {
         self.stack_is_aligned = false;
+        self.asm.flags_changed = true;
+        self.flags_origin = None;
     }
 
     /// Gives the instruction up.
@@ -463,6 +497,7 @@ impl Emitter {
     fn interpret(&mut self, cause: Cause) {
         self.call_interpreter(self.word, self.offset, cause);
         self.asm.flags_changed = true;
+        self.flags_origin = None;
         // It may have written any register.
         self.stack_is_aligned = false;
         for epoch in self.epochs.iter_mut().chain(&mut self.vector_epochs) {
@@ -1025,7 +1060,9 @@ impl Emitter {
                 Cc::E
             }
             Test::Code(code) => {
-                self.restore_flags();
+                if !self.remake_flags(code) {
+                    self.restore_flags();
+                }
                 let cc = [Cc::E, Cc::Ae, Cc::S, Cc::O, Cc::A, Cc::Ge, Cc::G, Cc::E]
                     [usize::from(code >> 1 & 7)];
                 if code & 1 == 0 { cc } else { cc.not() }
@@ -1091,9 +1128,125 @@ impl Emitter {
         self.asm.flags_changed = false;
     }
 
+    /// Makes the host's flags such that a condition code on them is as on the guest's, if the registers that those are of are
+    /// still what they were; whether they are.
+    fn remake_flags(&mut self, code: u8) -> bool {
+        if !self.asm.flags_changed {
+            return true;
+        }
+        let is_fresh = |source: Source| match source {
+            Source::Register(n, epoch) => self.epochs[usize::from(n)] == epoch,
+            Source::Constant(_) => true,
+        };
+        // Where the frame does not have them, all of them may be stored from the host's.
+        let all = self.flags_are_in_host;
+        match self.flags_origin {
+            Some(Origin::Difference(w, a, b)) if is_fresh(a) && is_fresh(b) => {
+                let a = self.source_in_register(w, a);
+                match b {
+                    Source::Constant(c) => self.asm.alu_constant(Alu::Cmp, w, a, c),
+                    Source::Register(n, _) => {
+                        let b = self.general(n);
+                        self.asm.alu(Alu::Cmp, w, a, b);
+                    }
+                }
+                self.asm.flags_changed = false;
+            }
+            Some(Origin::Product(w, a, b)) if is_fresh(a) && is_fresh(b) => {
+                let a = self.source_in_register(w, a);
+                match b {
+                    Source::Constant(c) => self.asm.test_constant(w, a, c),
+                    Source::Register(n, _) => {
+                        let b = self.general(n);
+                        self.asm.test(w, a, b);
+                    }
+                }
+                // Of the codes, CS, HI and their opposites look at C.
+                if all || matches!(code >> 1 & 7, 1 | 4) {
+                    self.asm.cmc();
+                    self.asm.flags_changed = false;
+                }
+            }
+            // EQ, MI and their opposites.
+            Some(Origin::Result(w, a)) if is_fresh(a) && !all && matches!(code >> 1 & 7, 0 | 2) => {
+                let a = self.source_in_register(w, a);
+                self.asm.test(w, a, a);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// A source in its register or in RAX.
+    fn source_in_register(&mut self, w: bool, source: Source) -> Reg {
+        match source {
+            Source::Register(n, _) => match self.general(n) {
+                Rm::Reg(reg) => reg,
+                Rm::Mem(mem) => {
+                    self.asm.load(w, RAX, mem);
+                    RAX
+                }
+            },
+            Source::Constant(c) => {
+                self.asm.constant(RAX, c as u64);
+                RAX
+            }
+        }
+    }
+
+    /// A value that registers still hold.
+    fn source(&self, value: Value) -> Option<Source> {
+        match self.get(value) {
+            Node::Guest(n, epoch) if self.epochs[usize::from(n)] == epoch => {
+                Some(Source::Register(n, epoch))
+            }
+            Node::Constant(c) => i32::try_from(c as i64).ok().map(Source::Constant),
+            _ => None,
+        }
+    }
+
+    /// What these flags are of, once the instruction's result is written.
+    fn origin(&self, flags: Flags) -> Option<Origin> {
+        let (w, value) = match flags {
+            Flags::Of(value) => match self.get(value) {
+                Node::WithFlags { w, .. } => (w == Width::W64, value),
+                _ => return None,
+            },
+            Flags::Logic(w, value) => (w == Width::W64, value),
+            _ => return None,
+        };
+        let operands = match self.get(value) {
+            Node::WithFlags {
+                subtract: true,
+                carry: false,
+                a,
+                b,
+                ..
+            } => self
+                .source(a)
+                .zip(self.source(b))
+                .map(|(a, b)| Origin::Difference(w, a, b)),
+            Node::Binary(Binary::And, _, a, b) => self
+                .source(a)
+                .zip(self.source(b))
+                .map(|(a, b)| Origin::Product(w, a, b)),
+            _ => None,
+        };
+        // The result is in the destination, if there is one.
+        let to = (self.word & 31) as u8;
+        let result = (self.committed && to != 31).then(|| {
+            let result = Source::Register(to, self.epochs[usize::from(to)]);
+            match flags {
+                Flags::Logic(..) => Origin::Product(w, result, result),
+                _ => Origin::Result(w, result),
+            }
+        });
+        operands.or(result)
+    }
+
     /// The host's flags are the guest's new ones: has them in the frame too.
     fn save_flags(&mut self) {
-        self.flags_are_in_host = self.flags_are_dead && self.flags_for_branch;
+        self.flags_are_in_host = self.flags_are_dead && self.flags_unstored;
         if !self.flags_are_dead {
             self.store_flags();
         }
@@ -1171,8 +1324,10 @@ impl Emitter {
         if self.failed.is_some() {
             return;
         }
+        let origin = self.origin(flags);
         match flags {
-            Flags::Current | Flags::Written => {}
+            Flags::Current => return,
+            Flags::Written => {}
             Flags::Of(value) => {
                 if self.flags_node != Some(value) || self.asm.flags_changed {
                     self.flags_of(value);
@@ -1210,6 +1365,7 @@ impl Emitter {
                 self.asm.flags_changed = true;
             }
         }
+        self.flags_origin = origin;
     }
 
     /// The host's flags of a node, with no result.
@@ -1593,6 +1749,7 @@ impl Emitter {
                 from: attend,
                 to,
                 thunk: self.thunks.indirect,
+                flags: false,
             });
             if let Some(label) = inside {
                 self.asm.jcc(Cc::E, label);
@@ -1611,6 +1768,7 @@ impl Emitter {
                     from: hot,
                     to,
                     thunk: self.thunks.hot,
+                    flags: false,
                 });
             }
         }
@@ -1620,6 +1778,24 @@ impl Emitter {
         }
     }
 
+    /// Jumps back in a loop, polling, with flags that are only in the host's.
+    fn go_back_with_flags(&mut self, head: Label, to: i64) {
+        let attend = self.asm.label();
+        // What compares would change them.
+        self.take_this(RCX);
+        self.asm.load(true, RCX, frame::PENDING);
+        self.asm.load(false, RCX, Mem::at(RCX, 0));
+        self.asm.jmp_unless_rcx_is_zero(attend);
+        self.release(RCX);
+        self.asm.jmp(head);
+        self.stubs.push(Stub::Back {
+            from: attend,
+            to,
+            thunk: self.thunks.indirect,
+            flags: true,
+        });
+    }
+
     /// A conditional branch out of the block, which goes on after it.
     pub(super) fn branch(&mut self, cond: Cond, to: i64) {
         let cc = self.condition_code(cond);
@@ -1627,21 +1803,29 @@ impl Emitter {
             return;
         }
         let keep = self.asm.flags_changed;
+        let flags = std::mem::take(&mut self.flags_are_in_host);
         if to <= i64::from(self.offset) && to >= 0 {
             let over = self.asm.label();
             self.asm.jcc(cc.not(), over);
-            self.go_to(self.offset, to);
+            match self.label_in_loop(to) {
+                Some(head) if flags && !self.committed => self.go_back_with_flags(head, to),
+                _ => {
+                    self.flags_are_in_host = flags;
+                    self.go_to(self.offset, to);
+                }
+            }
             self.asm.bind(over);
         } else if let Some(label) = self.label_in_loop(to) {
             self.asm.jcc(cc, label);
         } else {
             let from = self.asm.label();
             self.asm.jcc(cc, from);
-            let flags = self.flags_are_in_host;
             self.stubs.push(Stub::Exit { from, to, flags });
         }
+        if flags && self.leaves_after {
+            self.store_flags();
+        }
         self.asm.flags_changed = keep;
-        self.flags_are_in_host = false;
     }
 
     /// Ends the block after the instruction before `next`, and emits what is out of line.
@@ -1678,8 +1862,16 @@ impl Emitter {
                     }
                     self.leave_to(to);
                 }
-                Stub::Back { from, to, thunk } => {
+                Stub::Back {
+                    from,
+                    to,
+                    thunk,
+                    flags,
+                } => {
                     self.asm.bind(from);
+                    if flags {
+                        self.store_flags();
+                    }
                     self.leave_loop();
                     self.asm.load(true, RAX, frame::PAGE);
                     self.asm.alu_constant(Alu::Add, true, RAX, to as i32);

@@ -18,13 +18,13 @@ impl Emitter {
     pub fn emit_loop(&mut self, origin: usize, key: &Key, found: &mut Loop) -> usize {
         let mut vectors = 0;
         let mut interpreted = vec![false; found.steps.len()];
-        let mut for_branches = true;
+        let mut unstored = true;
         loop {
             found.settle(VECTORS[vectors]);
-            found.find_dead_flags(&interpreted, for_branches);
+            found.find_dead_flags(&interpreted, unstored);
             let causes = self.try_loop(origin, key, found);
             if causes.contains(&Some(FLAGS_ARE_GONE)) {
-                for_branches = false;
+                unstored = false;
                 continue;
             }
             if causes.contains(&Some(OUT_OF_VECTORS)) && vectors + 1 < VECTORS.len() {
@@ -74,15 +74,18 @@ impl Emitter {
             }
             if let Some(label) = self.label_in_loop(step.offset.into()) {
                 self.asm.bind(label);
-                self.asm.flags_changed = true;
-                self.forget_alignment();
+                self.forget_the_past();
             }
             self.extents = step.extents;
             self.window = step.window;
             let following = found.steps.get(i + 1);
             let following = following.filter(|s| s.offset == step.offset + 4 && !s.target);
             self.following = following.map(|s| s.word);
-            self.flags_for_branch = step.flags == Flags::ForBranch;
+            self.flags_unstored = step.flags == Flags::Unstored;
+            self.leaves_after = found
+                .steps
+                .get(i + 1)
+                .is_none_or(|next| next.offset != step.offset + 4);
             let dead = step.flags != Flags::Kept;
             let (cause, _) = self.instruction(step.word, step.offset, dead);
             causes.push(cause);

@@ -22,8 +22,9 @@ pub enum Flags {
     Kept,
     /// Nothing looks at them before they are written again.
     Dead,
-    /// Nothing but the conditional branch that follows, and what it leads to outside of the loop.
-    ForBranch,
+    /// Nothing but instructions that follow at once and find them in the host's or make them again, and what a branch among
+    /// those leads to outside of the loop.
+    Unstored,
 }
 
 /// An instruction of a loop.
@@ -298,8 +299,8 @@ fn find_extents(steps: &mut [Step], place: &Places, head: u32) {
 
 impl Loop {
     /// Finds which flags nobody looks at. `interpreted`: instructions that are left to the interpreter, which looks.
-    /// `for_branches`: a branch takes those of the instruction before it from the host's.
-    pub fn find_dead_flags(&mut self, interpreted: &[bool], for_branches: bool) {
+    /// `unstored`: some need not be stored for those who do.
+    pub fn find_dead_flags(&mut self, interpreted: &[bool], unstored: bool) {
         let place = Places::of(&self.steps);
         let mut live = vec![false; self.steps.len()];
         let live_at = |live: &[bool], to: i64| place.at(to).is_none_or(|i| live[i]);
@@ -323,20 +324,35 @@ impl Loop {
                 break;
             }
         }
-        for i in 0..self.steps.len().saturating_sub(1) {
-            let (step, next) = (&self.steps[i], &self.steps[i + 1]);
-            let branches = next.effects.reads_flags && !next.effects.ends && !next.target;
-            let Some(to) = next.jump().filter(|_| branches) else {
-                continue;
-            };
-            let follows = next.offset == step.offset + 4 && !interpreted[i] && !interpreted[i + 1];
-            let back = to <= i64::from(next.offset);
-            let live_there = place.at(to).is_some_and(|i| live[i]);
-            let live_after = live_at(&live, i64::from(next.offset) + 4);
-            if for_branches && follows && !back && !live_there && !live_after {
-                self.steps[i].flags = Flags::ForBranch;
+        for i in 0..self.steps.len() {
+            let kept = self.steps[i].flags == Flags::Kept && self.steps[i].effects.writes_flags;
+            if unstored && kept && !interpreted[i] && self.need_no_store(i, interpreted, &live) {
+                self.steps[i].flags = Flags::Unstored;
             }
         }
+    }
+
+    /// Whether all that look at what an instruction makes of the flags follow it at once, up to a branch on them or to what
+    /// writes them again.
+    fn need_no_store(&self, writer: usize, interpreted: &[bool], live: &[bool]) -> bool {
+        let place = Places::of(&self.steps);
+        let live_inside = |to: i64| place.at(to).is_some_and(|i| live[i]);
+        for i in writer + 1..self.steps.len() {
+            let (before, step) = (&self.steps[i - 1], &self.steps[i]);
+            let effects = &step.effects;
+            let follows = step.offset == before.offset + 4 && !step.target;
+            if !follows || interpreted[i] || effects.may_stop || effects.ends {
+                return false;
+            }
+            if let Some(to) = step.jump() {
+                let next = i64::from(step.offset) + 4;
+                return effects.reads_flags && !live_inside(to) && !live_inside(next);
+            }
+            if effects.writes_flags {
+                return true;
+            }
+        }
+        false
     }
 
     /// Decides where registers live, `vectors` vector registers at most.
@@ -442,12 +458,32 @@ mod tests {
         found.find_dead_flags(&[false; 4], true);
         // The load that follows the branch may be left to the interpreter.
         assert_eq!(found.steps[2].flags, Flags::Kept);
-        // The jump back may be left at; cmp x0, x1; subs x3, x3, #1; b.ne 0
+        // The jump back may be left at, and stores them there; cmp x0, x1; subs x3, x3, #1; b.ne 0
         let mut found = find(&[0xeb01_001f, 0xf100_0463, 0x54ff_ffc1], 0).unwrap();
         found.find_dead_flags(&[false; 3], true);
         assert_eq!(found.steps[0].flags, Flags::Dead);
+        assert_eq!(found.steps[1].flags, Flags::Unstored);
+        found.find_dead_flags(&[false; 3], false);
         assert_eq!(found.steps[1].flags, Flags::Kept);
         found.find_dead_flags(&[false, true, false], true);
+        assert_eq!(found.steps[0].flags, Flags::Kept);
+    }
+
+    #[test]
+    fn flags_that_are_made_again_need_no_store() {
+        // tst x4, #1; and x2, x2, #1; csel x1, x1, x2, eq; subs x3, x3, #1; b.ne 0
+        let words = [
+            0xf240_009f,
+            0x9240_0042,
+            0x9a82_0021,
+            0xf100_0463,
+            0x54ff_ff81,
+        ];
+        let mut found = find(&words, 0).unwrap();
+        found.find_dead_flags(&[false; 5], true);
+        assert_eq!(found.steps[0].flags, Flags::Unstored);
+        // Where the second is left to the interpreter, which looks.
+        found.find_dead_flags(&[false, true, false, false, false], true);
         assert_eq!(found.steps[0].flags, Flags::Kept);
     }
 
@@ -457,8 +493,8 @@ mod tests {
         let words = [0xf100_041f, 0x5400_0100, 0xf100_0463, 0x54ff_ffa1];
         let mut found = find(&words, 0).unwrap();
         found.find_dead_flags(&[false; 4], true);
-        assert_eq!(found.steps[0].flags, Flags::ForBranch);
-        assert_eq!(found.steps[2].flags, Flags::Kept);
+        assert_eq!(found.steps[0].flags, Flags::Unstored);
+        assert_eq!(found.steps[2].flags, Flags::Unstored);
         found.find_dead_flags(&[false; 4], false);
         assert_eq!(found.steps[0].flags, Flags::Kept);
     }
