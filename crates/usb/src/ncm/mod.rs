@@ -58,8 +58,11 @@ struct State {
     block: Vec<u8>,
     /// A block from the guest, as far as it came.
     partial: Vec<u8>,
-    /// Frames from the guest that the back end had no room for.
+    /// Frames from the guest that the back end had no room for. Their transfer is not over before they went: with none under
+    /// way, nobody would come back to them.
     from_guest: VecDeque<Vec<u8>>,
+    /// The transfer under way is such a one.
+    held: bool,
 }
 
 impl State {
@@ -78,6 +81,7 @@ impl State {
             block: Vec::new(),
             partial: Vec::new(),
             from_guest: VecDeque::new(),
+            held: false,
         }
     }
 
@@ -101,6 +105,7 @@ impl State {
         self.block.clear();
         self.partial.clear();
         self.from_guest.clear();
+        self.held = false;
     }
 
     /// Tells of the link: its speed first, or hosts think that it is slow (NCM 1.0, 7.1).
@@ -358,6 +363,11 @@ impl Ncm {
         }
         let (block, frames) = {
             let mut state = self.state.lock();
+            if std::mem::take(&mut state.held) && data.remaining() == 0 {
+                drop(state);
+                self.link.flush();
+                return Outcome::Done;
+            }
             let length = data.remaining() as usize;
             let before = state.partial.len();
             let room = (NTB_MAX as usize).saturating_sub(before);
@@ -400,7 +410,8 @@ impl Ncm {
             block.clear();
             state.partial = block;
         }
-        Outcome::Done
+        state.held = refused;
+        if refused { Outcome::Nak } else { Outcome::Done }
     }
 
     fn bulk_in(&self, data: &mut Packet<'_>) -> Outcome {
