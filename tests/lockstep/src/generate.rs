@@ -304,6 +304,8 @@ impl Writer<'_> {
             46..=68 => Item::Words(self.memory()),
             69 | 70 => Item::Words(self.exclusive()),
             71 => Item::Words(self.aes_round()),
+            72 => Item::Words(self.bit_search()),
+            73..=76 => Item::Words(self.conditions()),
             _ => {
                 let n = 1 + self.random.below(6);
                 Item::Words((0..n).map(|_| self.arithmetic()).collect())
@@ -318,6 +320,79 @@ impl Writer<'_> {
         let first = self.random.pick(&[0x4e28_4800, 0x4e28_5800]);
         let second = self.random.pick(&[0x4e28_6800, 0x4e28_7800]);
         vec![first | n << 5 | d, second | other << 5 | d]
+    }
+
+    /// The same: RBIT and CLZ, of one register and width or not.
+    fn bit_search(&mut self) -> Vec<u32> {
+        let (d, n) = (self.random.below(22) as u32, self.random.below(22) as u32);
+        let other = if self.random.one_in(4) { n } else { d };
+        let width = |random: &mut Random| (random.below(4).min(1) as u32) << 31;
+        let first = 0x5ac0_0000 | width(self.random);
+        let second = 0x5ac0_1000 | width(self.random);
+        vec![first | n << 5 | d, second | other << 5 | d]
+    }
+
+    /// Flags, and what looks at them, with other instructions between that change what they are of or not.
+    fn conditions(&mut self) -> Vec<u32> {
+        let mut words = vec![self.flags()];
+        for _ in 0..self.random.below(3) {
+            words.push(self.arithmetic());
+        }
+        for _ in 0..1 + self.random.below(3) {
+            words.push(self.looks_at_flags());
+            if self.random.one_in(3) {
+                words.push(self.arithmetic());
+            }
+        }
+        words
+    }
+
+    /// A comparison, or arithmetic that sets flags.
+    fn flags(&mut self) -> u32 {
+        let register = |random: &mut Random| random.below(22) as u32;
+        let (n, m) = (register(self.random), register(self.random));
+        let d = match self.random.below(3) {
+            0 => 31,
+            1 => n,
+            _ => register(self.random),
+        };
+        let x = (self.random.below(2) as u32) << 31;
+        let immediate = (self.random.below(4096) as u32) << 10;
+        let word = self.random.pick(&[
+            0x6b00_0000 | m << 16,  // subs
+            0x6b00_0000 | 31 << 16, // subs of zero
+            0x2b00_0000 | m << 16,  // adds
+            0x6a00_0000 | m << 16,  // ands
+            0x6a20_0000 | m << 16,  // bics
+            0x7100_0000 | immediate,
+            0x3100_0000 | immediate,
+            0x7200_0000 | (immediate & 0x7800) | (x >> 31) << 22, // ands of some low ones
+        ]);
+        word | x | n << 5 | d
+    }
+
+    /// A selection, a conditional comparison, or arithmetic with carry.
+    fn looks_at_flags(&mut self) -> u32 {
+        let register = |random: &mut Random| random.below(22) as u32;
+        let (d, n, m) = (
+            register(self.random),
+            register(self.random),
+            register(self.random),
+        );
+        let condition = (self.random.below(16) as u32) << 12;
+        let nzcv = self.random.below(16) as u32;
+        let x = (self.random.below(2) as u32) << 31;
+        let word = self.random.pick(&[
+            0x1a80_0000 | condition | d,    // csel
+            0x1a80_0400 | condition | d,    // csinc
+            0x5a80_0000 | condition | d,    // csinv
+            0x5a80_0400 | condition | d,    // csneg
+            0x7a40_0000 | condition | nzcv, // ccmp
+            0x3a40_0000 | condition | nzcv, // ccmn
+            0x1a00_0000 | d,                // adc
+            0x7a00_0000 | d,                // sbcs
+        ]);
+        word | x | m << 16 | n << 5
     }
 
     /// A conditional branch: by flags, a register, or a bit of one.

@@ -480,8 +480,10 @@ pub fn ubfm<E: Emit>(e: &mut E, word: u32) -> Outcome<E> {
     } else if s >= r {
         let field = e.lsr_by(w, source, r); // UBFX
         e.zero_extend(field, s - r + 1)
+    } else if s + 1 == r {
+        e.shl_by(w, source, w.bits() - r) // LSL
     } else {
-        let field = e.zero_extend(source, s + 1); // UBFIZ, LSL
+        let field = e.zero_extend(source, s + 1); // UBFIZ
         e.shl_by(w, field, w.bits() - r)
     };
     e.set_x(rd(word), result);

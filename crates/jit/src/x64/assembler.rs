@@ -592,6 +592,12 @@ impl Assembler {
         self.op0f(w, 0xbd, to.0, from.into());
     }
 
+    pub fn tzcnt(&mut self, w: bool, to: Reg, from: impl Into<Rm>) {
+        self.flags_changed = true;
+        self.byte(0xf3);
+        self.op0f(w, 0xbc, to.0, from.into());
+    }
+
     /// CRC32C of `size` bytes of a register into a 32-bit accumulator.
     pub fn crc32(&mut self, size: u8, to: Reg, from: Reg) {
         if size == 2 {

@@ -310,7 +310,13 @@ impl Emit for Emitter {
     }
 
     fn reverse_bits(&mut self, w: Width, a: Value) -> Value {
-        self.node(Node::Unary(Unary::ReverseBits, w, a))
+        self.took_following = self.counts_zeros(w);
+        let operation = if self.took_following {
+            Unary::TrailingZeros
+        } else {
+            Unary::ReverseBits
+        };
+        self.node(Node::Unary(operation, w, a))
     }
 
     fn reverse_bytes(&mut self, w: Width, a: Value, chunk: u32) -> Value {

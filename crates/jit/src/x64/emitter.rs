@@ -76,6 +76,7 @@ pub(super) enum Unary {
     ZeroExtend(u8),
     SignExtend(u8),
     LeadingZeros,
+    TrailingZeros,
     LeadingSigns,
     ReverseBits,
     ReverseBytes(u8),
@@ -335,7 +336,7 @@ pub(super) struct InLoop {
     pub windows: u8,
 }
 
-/// A branch found the flags that were meant for it changed.
+/// Flags that are not stored were wanted from the frame.
 pub(super) const FLAGS_ARE_GONE: Cause = "flags that are gone";
 pub(super) const OUT_OF_VECTORS: Cause = "out of vector registers";
 
@@ -692,6 +693,7 @@ impl Emitter {
             }
             Node::Select(w, cond, yes, no) => self.select(w == Width::W64, cond, yes, no, to),
             Node::Carry => {
+                self.need_flags_in_frame();
                 // The inverse is in bit 8.
                 self.asm.load_zero_extended(
                     1,
@@ -741,15 +743,17 @@ impl Emitter {
         };
         let commutes = alu != Alu::Sub;
         let (mut a, mut b) = (a, b);
+        // Of a narrow operation only the low half of a constant counts.
+        for value in [&mut a, &mut b] {
+            if !w && let Some(c) = self.constant_of(*value) {
+                *value = self.node(Node::Constant(c as u32 as i32 as u64));
+            }
+        }
         if commutes
             && (self.constant_of(a).is_some()
                 || (self.direct(b).is_none() && self.direct(a).is_some()))
         {
             (a, b) = (b, a);
-        }
-        // Of a narrow operation only the low half of a constant counts.
-        if !w && let Some(c) = self.constant_of(b) {
-            b = self.node(Node::Constant(c as u32 as i32 as u64));
         }
         match self.direct(b) {
             Some(Direct::Constant(c)) => {
@@ -908,6 +912,17 @@ impl Emitter {
         self.release_if(amount);
     }
 
+    /// Whether the instruction after this RBIT is the CLZ of its result in place, as it is in each search through a string.
+    pub(super) fn counts_zeros(&self, w: Width) -> bool {
+        let Some(word) = self.following else {
+            return false;
+        };
+        let clz = aarch64::decode(word, self.key.extensions) == Some(aarch64::Instruction::clz);
+        let (d, n) = (word & 31, word >> 5 & 31);
+        let same_width = (word >> 31 != 0) == (w == Width::W64);
+        clz && same_width && d == n && d == self.word & 31 && d != 31
+    }
+
     fn unary(&mut self, op: Unary, w: bool, a: Value, to: Reg) {
         match op {
             Unary::Not => {
@@ -958,6 +973,11 @@ impl Emitter {
             Unary::LeadingZeros => {
                 let (rm, taken) = self.operand(a);
                 self.asm.lzcnt(w, to, rm);
+                self.release_operand(taken);
+            }
+            Unary::TrailingZeros => {
+                let (rm, taken) = self.operand(a);
+                self.asm.tzcnt(w, to, rm);
                 self.release_operand(taken);
             }
             Unary::LeadingSigns => {
@@ -1118,9 +1138,7 @@ impl Emitter {
         if !self.asm.flags_changed {
             return;
         }
-        if self.flags_are_in_host {
-            return self.fail(FLAGS_ARE_GONE);
-        }
+        self.need_flags_in_frame();
         self.asm.load_zero_extended(2, RAX, frame::FLAGS);
         // OF from bit 0.
         self.asm.bytes.extend_from_slice(&[0x04, 0x7f]); // add al, 0x7f
@@ -1242,6 +1260,13 @@ impl Emitter {
             }
         });
         operands.or(result)
+    }
+
+    /// They are to be looked up there.
+    fn need_flags_in_frame(&mut self) {
+        if self.flags_are_in_host {
+            self.fail(FLAGS_ARE_GONE);
+        }
     }
 
     /// The host's flags are the guest's new ones: has them in the frame too.
@@ -1470,6 +1495,7 @@ impl Emitter {
 
     /// NZCV in bits 31:28 of a register.
     pub(super) fn flags_to_register(&mut self) -> Value {
+        self.need_flags_in_frame();
         let to = self.take();
         let t = self.take();
         self.asm.load_zero_extended(2, to, frame::FLAGS);
