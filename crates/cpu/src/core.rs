@@ -39,6 +39,16 @@ pub enum Exit {
     Debug(Stop),
 }
 
+/// What a processor that does not wait would wait for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Idle {
+    No,
+    /// WFE, and YIELD: it lets others go first.
+    Event,
+    /// WFI and CPU_SUSPEND.
+    Interrupt,
+}
+
 /// The guest's time, for the generic timers and the cycle counter.
 pub trait Clock: Send + Sync {
     /// Nanoseconds of guest time.
@@ -103,6 +113,8 @@ pub struct Core {
     pub(crate) spins: u32,
     /// It does not wait at all.
     pub(crate) impatient: bool,
+    /// What it would wait for, if it is impatient.
+    pub(crate) idle: Idle,
     /// Debug exceptions may come: the run loop calls [`Core::before_instruction`] and the other hooks around each
     /// instruction. Follows [`Core::key`].
     pub debugging: bool,
@@ -153,6 +165,7 @@ impl Core {
             suspended: false,
             spins: crate::service::SPINS,
             impatient: false,
+            idle: Idle::No,
             debugging: false,
             stepping: false,
             stepped: false,
@@ -227,6 +240,7 @@ impl Core {
         self.state = state;
         self.exit = None;
         self.suspended = false;
+        self.idle = Idle::No;
         self.stepping = false;
         self.stepped = false;
         self.debugger_stepped = false;

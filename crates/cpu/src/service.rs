@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use aarch64::esr::class;
 
-use crate::core::{Core, Done, Exit};
+use crate::core::{Core, Done, Exit, Idle};
 use crate::emit::Flow;
 use crate::hypervisor::Event;
 use crate::signals::attention;
@@ -67,9 +67,12 @@ impl Core {
                 return Some(Exit::Kicked);
             }
             if self.suspended {
-                if !self.wake_up() && !self.impatient {
-                    self.park(world, tlb, None);
-                    continue;
+                if !self.wake_up() {
+                    if !self.impatient {
+                        self.park(world, tlb, None);
+                        continue;
+                    }
+                    self.idle = Idle::Interrupt;
                 }
                 self.suspended = false;
             }
@@ -79,7 +82,7 @@ impl Core {
     }
 
     /// What ends WFI: an interrupt, masked or not.
-    fn wake_up(&self) -> bool {
+    pub(crate) fn wake_up(&self) -> bool {
         self.signals.lines() != 0
     }
 
@@ -90,6 +93,9 @@ impl Core {
         match number {
             1 => {
                 std::hint::spin_loop();
+                if self.impatient {
+                    self.idle = Idle::Event;
+                }
                 Ok(Flow::Ends)
             }
             2 | 3 => {
@@ -102,7 +108,11 @@ impl Core {
                 if number == 3 {
                     self.beneath(Event::WaitForInterrupt);
                     // A wait may end early: a debugger's step does not wait.
-                    if !self.debugger.step && !self.impatient {
+                    if self.impatient {
+                        if !self.debugger.step && !self.wake_up() {
+                            self.idle = Idle::Interrupt;
+                        }
+                    } else if !self.debugger.step {
                         self.wait_for_interrupt(world, tlb);
                     }
                 } else {
@@ -166,6 +176,10 @@ impl Core {
             return;
         }
         let pending = self.signals.pending.load(Ordering::SeqCst);
+        // Not by a kick, which comes from outside: counted runs are the same without it.
+        if self.impatient && pending & attention::EVENT == 0 && !self.wake_up() {
+            self.idle = Idle::Event;
+        }
         if pending & (LEAVING | attention::EVENT) != 0 || self.wake_up() {
             self.take_event();
             return;

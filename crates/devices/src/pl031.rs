@@ -1,6 +1,6 @@
 //! PL031 real-time clock (Arm DDI 0224C): seconds since 1970, and one alarm.
 //!
-//! The time is the host's plus an offset. The guest sets the clock by changing the offset, which outlives a reset as
+//! The time is the host's, or another source's, plus an offset. The guest sets the clock by changing the offset, which outlives a reset as
 //! it would in a battery-backed part.
 
 use std::sync::{Arc, Weak};

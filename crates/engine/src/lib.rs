@@ -19,6 +19,7 @@ pub mod psci;
 mod tracking;
 mod translation;
 
+pub use jit::Icount;
 pub use translation::{Tier, Translation};
 pub mod regions;
 
@@ -34,6 +35,8 @@ pub struct Config {
     pub clock: device::Clock,
     /// How code is generated, where that is the engine's work.
     pub translation: Translation,
+    /// Guest time is counted in instructions, on a counted `clock`: of `jit` only.
+    pub icount: Option<Icount>,
     /// Bits of guest-physical addresses that the board's map takes, of those that the engine has
     /// ([`Engine::address_bits`]).
     pub address_bits: u32,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-pub use engine::{Tier, Translation};
+pub use engine::{Icount, Tier, Translation};
 pub use firmware::board::TpmInterface;
 
 /// Everything about a machine before it is built.
@@ -21,6 +21,12 @@ pub struct Description {
     pub accelerators: Vec<String>,
     /// How the `jit` engine generates code.
     pub translation: Translation,
+    /// Guest time is counted in instructions (`-icount`).
+    pub icount: Option<Icount>,
+    /// What random numbers of the device tree begin from (`-seed`); `None`: the host's.
+    pub seed: Option<u64>,
+    /// Whether the device tree has any (`dtb-randomness=`).
+    pub dtb_randomness: bool,
     pub gic: GicChoice,
     pub msi: MsiChoice,
     pub acpi: AcpiChoice,
@@ -48,6 +54,7 @@ pub struct Description {
     /// The UART's far side, as `-serial` has it. `None`: not connected.
     pub serial: Option<String>,
     pub rtc: Rtc,
+    pub rtc_clock: RtcClock,
     /// The machine stops, rather than starting again, when the guest resets.
     pub no_reboot: bool,
     /// It stays, stopped, when the guest powers off.
@@ -74,6 +81,9 @@ impl Default for Description {
             memory: 128 << 20,
             accelerators: Vec::new(),
             translation: Translation::default(),
+            icount: None,
+            seed: None,
+            dtb_randomness: true,
             gic: GicChoice::Auto,
             msi: MsiChoice::Auto,
             acpi: AcpiChoice::Auto,
@@ -91,6 +101,7 @@ impl Default for Description {
             filters: Vec::new(),
             serial: None,
             rtc: Rtc::Utc,
+            rtc_clock: RtcClock::Host,
             no_reboot: false,
             no_shutdown: false,
             start_stopped: false,
@@ -137,6 +148,15 @@ pub enum Rtc {
     LocalTime,
     /// Seconds since 1970-01-01 at start.
     Date(i64),
+}
+
+/// What the real-time clock follows from its start on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RtcClock {
+    /// The host's time.
+    Host,
+    /// The guest's, which stands still while the machine is stopped (`clock=vm`).
+    Vm,
 }
 
 /// A disk: an image, or an empty tray.

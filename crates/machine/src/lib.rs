@@ -49,6 +49,8 @@ pub enum BuildError {
     NoPcie,
     #[error("{0}")]
     Accelerator(String),
+    #[error("-icount needs -accel jit")]
+    IcountWithoutJit,
     #[error("{0}")]
     Cpu(String),
     #[error("the interrupt controller: {0}")]

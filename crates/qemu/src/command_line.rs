@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use machine::description::{
-    AcpiChoice, Codec, Description, Device, Drive, GicChoice, Kind, MsiChoice, Rtc, TpmInterface,
+    AcpiChoice, Codec, Description, Device, Drive, GicChoice, Icount, Kind, MsiChoice, Rtc,
+    RtcClock, TpmInterface,
 };
 use storage::{Cache, Discard, Format, ImageOptions, OnError, Policy};
 
@@ -304,6 +305,9 @@ fn machine_options(
     if let Some(highmem) = values.take_bool("highmem")? {
         machine.highmem = highmem;
     }
+    if let Some(randomness) = values.take_bool("dtb-randomness")? {
+        machine.dtb_randomness = randomness;
+    }
     if let Some(path) = values.take("dumpdtb") {
         *dump = Some(path.into());
     }
@@ -583,14 +587,16 @@ fn plain(
                         .hint("valid formats: '2006-06-17T16:01:21' or '2006-06-17'")
                 })?),
             };
-            match values.take("clock").as_deref() {
-                None | Some("host") => {}
+            machine.rtc_clock = match values.take("clock").as_deref() {
+                None | Some("host") => RtcClock::Host,
+                Some("vm") => RtcClock::Vm,
                 Some(other) => {
                     return Err(Error::new(format!(
-                        "Dormer's clock follows the host's only (clock={other})"
-                    )));
+                        "Dormer's clock follows the host's or the guest's only (clock={other})"
+                    ))
+                    .hint("Use clock=host or clock=vm"));
                 }
-            }
+            };
             match values.take("driftfix").as_deref() {
                 None | Some("none") => {}
                 Some(other) => {
@@ -599,6 +605,8 @@ fn plain(
             }
             values.finish()?;
         }
+        "icount" => machine.icount = Some(icount(value)?),
+        "seed" => machine.seed = Some(parse_number("seed", value)?),
         "boot" => boot(machine, value)?,
         "fw_cfg" => machine.fw_cfg.push(fw_cfg(value)?),
         "smbios" => smbios(machine, value)?,
@@ -614,6 +622,46 @@ fn plain(
         _ => {}
     }
     Ok(())
+}
+
+/// `-icount`.
+fn icount(value: &str) -> Result<Icount, Error> {
+    let mut values = KeyValues::parse(value, Some("shift"));
+    for key in ["rr", "rrfile", "rrsnapshot"] {
+        if let Some(value) = values.take(key) {
+            return Err(Error::new(format!(
+                "Dormer does not record and replay machines yet ({key}={value})"
+            )));
+        }
+    }
+    if values.take_bool("align")? == Some(true) {
+        return Err(Error::new(
+            "Dormer does not hold the guest's time back to the host's (align=on)",
+        )
+        .hint("Leave align out"));
+    }
+    let sleep = values.take_bool("sleep")?.unwrap_or(true);
+    let shift = match values.take("shift").as_deref() {
+        Some("auto") => {
+            return Err(Error::new(
+                "Dormer does not choose the speed of instructions (shift=auto)",
+            )
+            .hint("Give a number: an instruction takes 2^shift nanoseconds"));
+        }
+        Some(shift) => shift
+            .parse()
+            .ok()
+            .filter(|shift| *shift <= Icount::MOST_SHIFT)
+            .ok_or_else(|| {
+                Error::new("icount: Invalid shift value").hint("Give a number from 0 to 10")
+            })?,
+        None => {
+            return Err(Error::new("icount: no shift was given")
+                .hint("Give shift=N: an instruction takes 2^N nanoseconds"));
+        }
+    };
+    values.finish()?;
+    Ok(Icount { shift, sleep })
 }
 
 fn memory(value: &str) -> Result<u64, Error> {

@@ -38,7 +38,10 @@ Machine
   -smp [cpus=]N[,cores=N,...]    processors
   -m [size=]N[M|G]               memory
   -name TEXT, -uuid UUID         what the machine is called
-  -rtc base=utc|localtime|DATE   the real-time clock's start
+  -rtc base=utc|localtime|DATE[,clock=host|vm]
+                                 the real-time clock's start, and whose time it follows
+  -icount [shift=]N[,sleep=off]  guest time is instructions executed, 2^N ns each: runs that repeat (jit only)
+  -seed N                        what the device tree's random numbers begin from
   -boot menu=on[,splash-time=MS] how long the firmware waits
   -smbios type=1,...             fields of the system's description
   -fw_cfg name=opt/...,file=F|string=S
@@ -152,6 +155,7 @@ virt-machine options:
   acpi=<OnOffAuto>       - Enable ACPI; `force`: fail without firmware
   append=<string>        - Linux kernel command line
   dtb=<string>           - Linux kernel device tree file
+  dtb-randomness=<bool>  - Set off to leave random numbers out of the device tree
   dumpdtb=<string>       - Dump current dtb to a file and quit
   firmware=<string>      - Firmware image
   gic-version=<string>   - Set GIC version. Valid values are 2, 3, host and max

@@ -64,6 +64,8 @@ const OPTIONS: &[(&[&str], bool, Support)] = &[
     (&["action"], true, Support::Yes),
     (&["S"], false, Support::Yes),
     (&["rtc"], true, Support::Yes),
+    (&["icount"], true, Support::Yes),
+    (&["seed"], true, Support::Yes),
     (&["boot"], true, Support::Yes),
     (&["fw_cfg"], true, Support::Yes),
     (&["smbios"], true, Support::Yes),
@@ -135,7 +137,6 @@ const OPTIONS: &[(&[&str], bool, Support)] = &[
         true,
         Support::NotYet("QEMU's traces; set RUST_LOG"),
     ),
-    (&["icount"], true, Support::NotYet("counted instructions")),
     (&["loadvm"], true, Support::NotYet("snapshots")),
     (&["incoming"], true, Support::NotYet("migration")),
     (&["fsdev"], true, Support::NotYet("shared folders")),
@@ -246,6 +247,6 @@ mod tests {
         let text = |words: &[&str]| split(&arguments(words)).unwrap_err().to_string();
         assert_eq!(text(&["-foo"]), "-foo: invalid option");
         assert_eq!(text(&["-m"]), "-m: requires an argument");
-        assert!(text(&["-icount", "1"]).contains("does not have this option yet (counted"));
+        assert!(text(&["-loadvm", "1"]).contains("does not have this option yet (snapshots"));
     }
 }

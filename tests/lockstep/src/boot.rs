@@ -17,9 +17,10 @@ use crate::shadow::{Findings, Shadowed};
 
 /// The far side of the machine's UART.
 #[derive(Default)]
-struct Console {
-    said: Mutex<String>,
-    grown: Condvar,
+pub struct Console {
+    pub said: Mutex<String>,
+    /// Something was said.
+    pub grown: Condvar,
 }
 
 impl SerialOutput for Console {

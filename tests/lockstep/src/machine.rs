@@ -116,6 +116,7 @@ impl Machine {
             frequency: 62_500_000,
             clock: device::Clock::new(),
             translation: way.translation.clone(),
+            icount: None,
             address_bits: 40,
             granule: 64 << 10,
             // There is none; the engine does without.

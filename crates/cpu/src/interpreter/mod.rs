@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 
 use aarch64::{Extensions, decode};
 
-use crate::core::{Core, Exit, Taken};
+use crate::core::{Core, Exit, Idle, Taken};
 use crate::emit::{Exception, Flow};
 use crate::exception::pstate;
 use crate::semantics::{self, Function};
@@ -171,6 +171,43 @@ impl Interpreter {
         });
         self.core.impatient = false;
         exit
+    }
+
+    /// Executes instruction after instruction as long as `executed`, called after each, says so. Nothing waits in here: where
+    /// the processor would, the run ends, and goes on with what wakes it ([`Interpreter::waits`]).
+    pub fn count(&mut self, world: &dyn World, mut executed: impl FnMut() -> bool) -> Option<Exit> {
+        self.core.impatient = true;
+        let exit = self.within(world, |interpreter, world| {
+            loop {
+                if let Some(exit) = interpreter.attend(world) {
+                    return Some(exit);
+                }
+                match interpreter.core.idle {
+                    Idle::No => {}
+                    Idle::Interrupt if !interpreter.core.wake_up() => return None,
+                    Idle::Interrupt => interpreter.core.idle = Idle::No,
+                    Idle::Event => {
+                        interpreter.core.idle = Idle::No;
+                        return None;
+                    }
+                }
+                if interpreter.core.debugging {
+                    interpreter.execute_debugged();
+                } else if interpreter.find_code() {
+                    interpreter.execute_one();
+                }
+                if !executed() {
+                    return None;
+                }
+            }
+        });
+        self.core.impatient = false;
+        exit
+    }
+
+    /// Whether [`Interpreter::count`] has nothing to do until an interrupt is there, masked or not.
+    pub fn waits(&self) -> bool {
+        self.core.idle == Idle::Interrupt
     }
 
     /// Sets up what an execution needs, and takes it down.

@@ -1,6 +1,7 @@
 //! Dormer's own engine: guest code by generated host code where there is a back end for the host, else by the interpreter
-//! of `dormer-cpu`; a thread a processor.
+//! of `dormer-cpu`; a thread a processor. With guest time counted in instructions, by the interpreter, in turns.
 
+mod counted;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod translated;
 
@@ -9,6 +10,9 @@ use std::sync::{Arc, OnceLock};
 use cpu::signals::attention;
 use cpu::{Core, Interpreter, Shared, State, World};
 use parking_lot::Mutex;
+
+pub use counted::Icount;
+use counted::{Counted, Turns};
 
 use crate::{
     AddressBits, Config, Debugger, Engine, Error, Exit, InterruptController, Tier, Vcpu, Vm,
@@ -30,6 +34,9 @@ impl Engine for Jit {
     }
 
     fn create(&self, config: Config) -> Result<Arc<dyn Vm>, Error> {
+        if config.icount.is_some() {
+            check_counted(&config)?;
+        }
         let deadlines = Arc::new(Deadlines {
             clock: config.clock.clone(),
             timers: OnceLock::new(),
@@ -45,11 +52,31 @@ impl Engine for Jit {
             .timers
             .set(shared.processors().iter().map(timer).collect());
         let created = Mutex::new(vec![false; config.mpidrs.len()]);
+        let turns = config
+            .icount
+            .map(|icount| Turns::new(icount, &config.clock, shared.processors(), &config.mpidrs));
         Ok(Arc::new(JitVm {
             config,
             shared,
             created,
+            turns,
         }))
+    }
+}
+
+/// Whether instructions can be counted with such a configuration.
+fn check_counted(config: &Config) -> Result<(), Error> {
+    if !config.clock.is_counted() {
+        return Err(Error::Unavailable(
+            "counted instructions need a counted clock".into(),
+        ));
+    }
+    match config.translation.tier {
+        Tier::Auto | Tier::Interpreter => Ok(()),
+        Tier::Baseline | Tier::Optimizing => Err(Error::Unavailable(
+            "-icount counts what the interpreter executes: leave tier= out, or say tier=interpreter"
+                .into(),
+        )),
     }
 }
 
@@ -80,11 +107,20 @@ struct JitVm {
     shared: Arc<Shared>,
     /// Which processors exist.
     created: Mutex<Vec<bool>>,
+    /// Processors count what they execute, and take turns.
+    turns: Option<Arc<Turns>>,
 }
 
 impl JitVm {
     fn signals(&self, cpu: u32) -> Option<&Arc<cpu::Signals>> {
         self.shared.processors().get(cpu as usize)
+    }
+
+    /// A line that rises may end a wait of all processors.
+    fn look(&self, level: bool) {
+        if level && let Some(turns) = &self.turns {
+            turns.look();
+        }
     }
 }
 
@@ -120,6 +156,9 @@ impl Vm for JitVm {
             self.config.features.clone(),
             self.shared.clone(),
         );
+        if let Some(turns) = &self.turns {
+            return Ok(Box::new(JitVcpu(Counted::new(core, turns.clone()))));
+        }
         match self.config.translation.tier {
             Tier::Interpreter => Ok(interpreted(core)),
             tier => translated(core, &self.config, tier != Tier::Auto),
@@ -130,17 +169,22 @@ impl Vm for JitVm {
         if let Some(signals) = self.signals(cpu) {
             signals.set_irq(level);
         }
+        self.look(level);
     }
 
     fn set_fiq(&self, cpu: u32, level: bool) {
         if let Some(signals) = self.signals(cpu) {
             signals.set_fiq(level);
         }
+        self.look(level);
     }
 
     fn kick(&self, cpu: u32) {
         if let Some(signals) = self.signals(cpu) {
             signals.kick();
+        }
+        if let Some(turns) = &self.turns {
+            turns.ring();
         }
     }
 }
@@ -182,6 +226,12 @@ trait Executor {
     fn interpreter(&self) -> &Interpreter;
     fn interpreter_mut(&mut self) -> &mut Interpreter;
 
+    /// The processor is in power-on state, with the whole machine.
+    fn was_reset(&mut self) {}
+
+    /// It was turned on.
+    fn was_started(&mut self) {}
+
     /// See [`Vcpu::report`].
     fn report(&mut self) -> Option<String> {
         None
@@ -215,6 +265,16 @@ impl<E: Executor> Vcpu for JitVcpu<E> {
 
     fn reset(&mut self) {
         self.0.interpreter_mut().core_mut().reset();
+        self.0.was_reset();
+    }
+
+    fn start(&mut self, entry: u64, context: u64) -> Result<(), Error> {
+        let core = self.0.interpreter_mut().core_mut();
+        core.reset();
+        core.state.pc = entry;
+        core.state.x[0] = context;
+        self.0.was_started();
+        Ok(())
     }
 
     fn state(&mut self) -> Result<State, Error> {

@@ -146,6 +146,7 @@ impl Board {
             frequency: 62_500_000,
             clock: device::Clock::new(),
             translation,
+            icount: None,
             address_bits: 40,
             granule: RAM_SIZE,
             gic: GicPlan::V3 {

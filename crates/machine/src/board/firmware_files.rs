@@ -119,10 +119,15 @@ pub fn prepare(
     };
     let mut chosen = fdt::Chosen {
         bootargs: description.append.clone(),
-        kaslr_seed: Some(u64::from_le_bytes(random()?)),
-        rng_seed: Some(random()?),
         ..Default::default()
     };
+    if description.dtb_randomness {
+        let mut random = Random {
+            seed: description.seed,
+        };
+        chosen.kaslr_seed = Some(u64::from_le_bytes(random.bytes()?));
+        chosen.rng_seed = Some(random.bytes()?);
+    }
     let has_firmware = description.bios.is_some() || description.pflash[0].is_some();
     let range = Range::new(firmware::Board::RAM_BASE, ram.size());
     let Some((path, file)) = kernel.filter(|_| !has_firmware) else {
@@ -238,11 +243,36 @@ fn check_tree(tree: &[u8]) -> Result<(), &'static str> {
     }
 }
 
-fn random<const N: usize>() -> Result<[u8; N], BuildError> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes)
-        .map_err(|e| BuildError::Firmware(format!("no random numbers: {e}")))?;
-    Ok(bytes)
+/// Where random numbers come from: the host, or a seed.
+struct Random {
+    seed: Option<u64>,
+}
+
+impl Random {
+    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], BuildError> {
+        let mut bytes = [0; N];
+        match &mut self.seed {
+            Some(state) => {
+                for chunk in bytes.chunks_mut(8) {
+                    let word = split_mix(state).to_le_bytes();
+                    chunk.copy_from_slice(&word[..chunk.len()]);
+                }
+            }
+            None => getrandom::fill(&mut bytes)
+                .map_err(|e| BuildError::Firmware(format!("no random numbers: {e}")))?,
+        }
+        Ok(bytes)
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014, figure 16 with the constants of
+/// Stafford's Mix13).
+fn split_mix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = *state;
+    let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
 }
 
 fn smbios_config(description: &Description) -> Result<smbios::Config, BuildError> {
@@ -271,4 +301,19 @@ fn smbios_config(description: &Description) -> Result<smbios::Config, BuildError
         }
     }
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_always_gives_the_same() {
+        let take = |seed| Random { seed }.bytes::<32>().unwrap();
+        assert_eq!(take(Some(1)), take(Some(1)));
+        assert_ne!(take(Some(1)), take(Some(2)));
+        assert_ne!(take(None), take(None));
+        // The generator's first value from 0.
+        assert_eq!(take(Some(0))[..8], 0xe220_a839_7b1d_cdaf_u64.to_le_bytes());
+    }
 }

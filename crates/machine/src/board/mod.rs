@@ -22,7 +22,7 @@ use device::serial::{SerialInput, SerialOutput};
 use device::{Clock, Device, Line, Mmio};
 use devices::flash::{self, Flash};
 use devices::fw_cfg::FwCfg;
-use devices::{ged, pl011, pl031, pl061};
+use devices::{ged, pl011, pl061};
 use engine::psci::{Psci, SystemRequest};
 use engine::{Engine, GicPlan, InterruptController as Owner, Vm, World};
 use firmware::board::{Gic, Msi, PowerButton, Range};
@@ -119,7 +119,11 @@ impl Board {
         description: &Description,
         serial: Arc<dyn SerialOutput>,
     ) -> Result<Board, BuildError> {
-        let engine = crate::choose_engine(&description.accelerators)?;
+        let engine = match description.icount {
+            // The only one that counts.
+            Some(_) if description.accelerators.is_empty() => Box::new(engine::jit::Jit),
+            _ => crate::choose_engine(&description.accelerators)?,
+        };
         Board::build_on(&*engine, description, serial)
     }
 
@@ -143,7 +147,13 @@ impl Board {
             layout::layout(description, acpi, features.pmu, engine.address_bits())?;
         let tpm = tpm::open(&description.devices)?;
         layout.tpm = tpm.as_ref().map(tpm::Opened::place);
-        let clock = Clock::new();
+        if description.icount.is_some() && engine.name() != "jit" {
+            return Err(BuildError::IcountWithoutJit);
+        }
+        let clock = match description.icount {
+            Some(_) => Clock::counted(),
+            None => Clock::new(),
+        };
         clock.stop();
         let config = engine::Config {
             mpidrs: layout.cpus.iter().map(|cpu| cpu.mpidr).collect(),
@@ -151,6 +161,7 @@ impl Board {
             frequency: FREQUENCY,
             clock: clock.clone(),
             translation: description.translation.clone(),
+            icount: description.icount,
             address_bits,
             granule: granule(&layout),
             gic: gic_plan(&layout),
@@ -215,14 +226,7 @@ impl Board {
             serial,
         );
         parts.add(layout.uart.registers, &uart)?;
-        let rtc = pl031::Pl031::new(
-            pl031::Config {
-                name: "rtc".into(),
-                offset: rtc::offset(description.rtc),
-            },
-            line(layout.rtc.interrupt),
-            &clock,
-        );
+        let rtc = rtc::rtc(description, line(layout.rtc.interrupt), &clock);
         parts.add(layout.rtc.registers, &rtc)?;
         let power_button = match layout.power_button {
             Some(PowerButton::Gpio(place)) => {

@@ -220,6 +220,14 @@ fn what_qemus_users_know() {
             "-machine virt -drive if=none,id=a -device nvme,drive=a",
             "-device nvme,drive=a: serial property not set",
         ),
+        (
+            "-machine virt -icount 11",
+            "-icount 11: icount: Invalid shift value",
+        ),
+        (
+            "-machine virt -seed x",
+            "-seed x: Parameter 'seed' expects a number",
+        ),
         ("-foo", "-foo: invalid option"),
         ("-machine virt -m", "-m: requires an argument"),
         (
@@ -278,6 +286,45 @@ fn accelerators_in_order_fall_back() {
         ["kvm", "jit"]
     );
     assert!(error("-machine virt -accel tcg,thread=single").contains("thread"));
+}
+
+#[test]
+fn counted_instructions() {
+    let icount = |text: &str| run(&format!("-machine virt -icount {text}")).machine.icount;
+    let counted = |shift, sleep| Some(Icount { shift, sleep });
+    assert_eq!(run("-machine virt").machine.icount, None);
+    assert_eq!(icount("2"), counted(2, true));
+    assert_eq!(icount("shift=10,align=off,sleep=off"), counted(10, false));
+    for text in [
+        "auto",
+        "shift=auto",
+        "sleep=off",
+        "1,align=on",
+        "-1",
+        "1,foo=2",
+        "1,rr=record",
+        "1,rrfile=x",
+        "1,rrsnapshot=x",
+    ] {
+        let said = error(&format!("-machine virt -icount {text}"));
+        let name = text.rsplit(',').next().unwrap();
+        assert!(said.starts_with(&format!("-icount {text}: ")), "{said}");
+        assert!(
+            said.contains(name) || said.contains("shift") || said.contains("foo"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn what_makes_runs_repeat() {
+    let machine = run("-machine virt -seed 7 -rtc base=2020-01-01,clock=vm").machine;
+    assert_eq!((machine.seed, machine.rtc_clock), (Some(7), RtcClock::Vm));
+    assert!(machine.dtb_randomness);
+    let machine = run("-machine virt,dtb-randomness=off -rtc clock=host").machine;
+    assert_eq!((machine.seed, machine.rtc_clock), (None, RtcClock::Host));
+    assert!(!machine.dtb_randomness);
+    assert!(error("-machine virt -rtc clock=rt").contains("clock=rt"));
 }
 
 #[test]

@@ -717,6 +717,7 @@ fn config(address_bits: u32, model: &str) -> Config {
         frequency: 1,
         clock: device::Clock::new(),
         translation: engine::Translation::default(),
+        icount: None,
         address_bits,
         granule: 64 << 10,
         gic: GicPlan::V2 {
