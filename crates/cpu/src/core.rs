@@ -113,6 +113,9 @@ pub struct Core {
     pub(crate) spins: u32,
     /// It does not wait at all.
     pub(crate) impatient: bool,
+    /// No other processor executes during its runs, and its exclusive monitor does not outlive its turn: exclusives do not
+    /// look at what happens elsewhere in the process.
+    pub(crate) alone: bool,
     /// What it would wait for, if it is impatient.
     pub(crate) idle: Idle,
     /// Debug exceptions may come: the run loop calls [`Core::before_instruction`] and the other hooks around each
@@ -165,6 +168,7 @@ impl Core {
             suspended: false,
             spins: crate::service::SPINS,
             impatient: false,
+            alone: false,
             idle: Idle::No,
             debugging: false,
             stepping: false,

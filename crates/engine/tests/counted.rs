@@ -170,6 +170,53 @@ fn processors_take_turns_that_repeat() {
     assert_eq!(race(true), first);
 }
 
+/// How many store-exclusives of a long loop fail.
+fn failures() -> u64 {
+    let board = counting(0, false, 1);
+    let mut c = Code::at(CODE);
+    c.li(10, DATA).li(11, 100_000).li(5, 0);
+    let again = c.here();
+    // ldxr x1, [x10]; …; stxr w2, x1, [x10]; add x5, x5, x2
+    c.word(0xc85f_7d41);
+    for _ in 0..40 {
+        c.add(1, 1, 1);
+    }
+    c.word(0xc802_7d41)
+        .word(0x8b02_00a5)
+        .sub(11, 11, 1)
+        .cbnz(11, again);
+    c.psci(function::SYSTEM_OFF);
+    board.load(&c);
+    let mut vcpu = vcpu(&board, 0, CODE);
+    assert_eq!(vcpu.run(&*board), Exit::Off);
+    vcpu.state().unwrap().x[5]
+}
+
+/// Another machine of this process does atomics everywhere, as processors at other host addresses might.
+#[test]
+fn store_exclusives_fail_by_what_the_machine_does_alone() {
+    let quiet = failures();
+    let other = Board::on(&Jit, 1);
+    let mut c = Code::at(CODE);
+    let all = c.here();
+    c.li(10, DATA).li(11, 1 << 12);
+    let again = c.here();
+    // ldadd x1, x2, [x10]
+    c.word(0xf821_0142).add(10, 10, 16).sub(11, 11, 1);
+    c.cbnz(11, again).b(all);
+    other.load(&c);
+    let mut vcpu = vcpu(&other, 0, CODE);
+    std::thread::scope(|scope| {
+        let disturbed = scope.spawn(|| {
+            let disturbed = failures();
+            other.vm.kick(0);
+            disturbed
+        });
+        assert_eq!(vcpu.run(&*other), Exit::Kicked);
+        assert_eq!(disturbed.join().unwrap(), quiet);
+    });
+}
+
 /// WFI for so many nanoseconds, again and again, and the time at its end.
 fn naps(sleep: bool, nap: u64, count: u64) -> (u64, u64, Duration) {
     let board = counting(0, sleep, 1);

@@ -174,9 +174,10 @@ impl Interpreter {
     }
 
     /// Executes instruction after instruction as long as `executed`, called after each, says so. Nothing waits in here: where
-    /// the processor would, the run ends, and goes on with what wakes it ([`Interpreter::waits`]).
+    /// the processor would, the run ends, and goes on with what wakes it ([`Interpreter::waits`]). No other processor of the
+    /// machine may execute until this returns `None`.
     pub fn count(&mut self, world: &dyn World, mut executed: impl FnMut() -> bool) -> Option<Exit> {
-        self.core.impatient = true;
+        (self.core.impatient, self.core.alone) = (true, true);
         let exit = self.within(world, |interpreter, world| {
             loop {
                 if let Some(exit) = interpreter.attend(world) {
@@ -201,7 +202,10 @@ impl Interpreter {
                 }
             }
         });
-        self.core.impatient = false;
+        (self.core.impatient, self.core.alone) = (false, false);
+        if exit.is_none() {
+            self.core.state.monitor.armed = false;
+        }
         exit
     }
 
