@@ -337,11 +337,12 @@ impl Loop {
     fn need_no_store(&self, writer: usize, interpreted: &[bool], live: &[bool]) -> bool {
         let place = Places::of(&self.steps);
         let live_inside = |to: i64| place.at(to).is_some_and(|i| live[i]);
-        for i in writer + 1..self.steps.len() {
-            let (before, step) = (&self.steps[i - 1], &self.steps[i]);
+        let steps = self.steps[writer..].windows(2);
+        for (steps, interpreted) in steps.zip(&interpreted[writer + 1..]) {
+            let (before, step) = (&steps[0], &steps[1]);
             let effects = &step.effects;
             let follows = step.offset == before.offset + 4 && !step.target;
-            if !follows || interpreted[i] || effects.may_stop || effects.ends {
+            if !follows || *interpreted || effects.may_stop || effects.ends {
                 return false;
             }
             if let Some(to) = step.jump() {
