@@ -108,11 +108,7 @@ impl Core {
                 if number == 3 {
                     self.beneath(Event::WaitForInterrupt);
                     // A wait may end early: a debugger's step does not wait.
-                    if self.impatient {
-                        if !self.debugger.step && !self.wake_up() {
-                            self.idle = Idle::Interrupt;
-                        }
-                    } else if !self.debugger.step {
+                    if !self.debugger.step {
                         self.wait_for_interrupt(world, tlb);
                     }
                 } else {
@@ -140,6 +136,12 @@ impl Core {
 
     /// WFI: returns once an interrupt is there (masked or not), or something wants the processor out of its run.
     fn wait_for_interrupt(&mut self, world: &dyn World, tlb: &mut dyn Invalidate) {
+        if self.impatient {
+            if !self.wake_up() {
+                self.idle = Idle::Interrupt;
+            }
+            return;
+        }
         self.update_timers(world);
         // As good as parked: who waits for shoot-downs does not wait for this.
         self.signals.set_running(false);

@@ -216,12 +216,7 @@ impl Vm for ShadowedVm {
         let clock = Arc::new(Time(self.config.clock.clone()));
         let shared = Arc::new(Shared::new(1, clock, self.config.frequency));
         let core = Core::new(0, self.config.mpidrs[0], self.features.clone(), shared);
-        let memory = self.memory.lock().clone();
-        let ranges: Vec<_> = memory
-            .iter()
-            .map(|(start, size, _)| (*start, *size))
-            .collect();
-        let copy = Ram::new(&ranges).map_err(|e| Error::Host(e.to_string()))?;
+        let memory = Memory::of(&self.memory.lock())?;
         let running = Arc::new(AtomicBool::new(false));
         pace(&self.inner, &running)?;
         Ok(Box::new(ShadowedVcpu {
@@ -230,7 +225,6 @@ impl Vm for ShadowedVm {
             clock: self.config.clock.clone(),
             inputs: self.inputs.clone(),
             memory,
-            copy,
             copied: false,
             running,
             surroundings: None,
@@ -288,8 +282,7 @@ struct ShadowedVcpu {
     follower: Interpreter,
     clock: device::Clock,
     inputs: Arc<Inputs>,
-    memory: Vec<(u64, u64, usize)>,
-    copy: Ram,
+    memory: Memory,
     copied: bool,
     /// Generated code runs.
     running: Arc<AtomicBool>,
@@ -314,16 +307,14 @@ impl ShadowedVcpu {
             return Ok((recorded.clone(), replayed.clone()));
         }
         let (recorded, replayed) = (AddressSpace::new(), AddressSpace::new());
-        let copies: Vec<_> = self.copy.ranges().collect();
         for (start, size, mapping) in world.space().regions() {
             let other = match &mapping {
                 Mapping::Ram { .. } => {
-                    let copy = copies.iter().find(|(at, _, _)| *at == start);
-                    let Some((_, _, host)) = copy else {
+                    let Some(span) = self.memory.spans.iter().find(|span| span.start == start)
+                    else {
                         return Err(format!("RAM at {start:#x} was not told of"));
                     };
-                    let host = *host as usize;
-                    (mapping, Mapping::Ram { host })
+                    (mapping, Mapping::Ram { host: span.copy })
                 }
                 Mapping::ReadOnly { .. } => (mapping.clone(), mapping),
                 // What a change of its mode makes readable or not is seen from the next run on.
@@ -379,10 +370,7 @@ impl ShadowedVcpu {
         let (recorded, replayed) = self.surroundings(world)?;
         if !self.copied {
             self.copied = true;
-            for ((_, size, host), (_, _, copy)) in self.memory.iter().zip(self.copy.ranges()) {
-                // SAFETY: both are whole spans of guest memory, which live as long as the machine; no processor runs.
-                unsafe { std::ptr::copy_nonoverlapping(*host as *const u8, copy, *size as usize) };
-            }
+            self.memory.copy();
         }
         self.apply_lines();
         let before = self.follower.core().state.pc;
@@ -405,15 +393,11 @@ impl ShadowedVcpu {
 
         let mut steps = 0;
         let mut nearest = Nearest::default();
-        let memory = Memory {
-            spans: (self.memory.iter().zip(self.copy.ranges()))
-                .map(|((start, size, host), (_, _, copy))| (*start, *size, *host, copy as usize))
-                .collect(),
-        };
+        let memory = &self.memory;
         let mut is_there = |core: &Core| {
             core.state.pc == target.pc
                 && log.is_done()
-                && nearest.is_same(&target, &core.state, &memory)
+                && nearest.is_same(&target, &core.state, memory)
         };
         let replayer = ReplayingWorld {
             space: &replayed,
@@ -527,20 +511,58 @@ fn set_line(signals: &cpu::Signals, line: u32, level: bool) {
     }
 }
 
-/// Spans of memory: their start, their size, and where generated code and the follower have them.
+/// The machine's memory, and the follower's copy of it.
 struct Memory {
-    spans: Vec<(u64, u64, usize, usize)>,
+    spans: Vec<Span>,
+    _copy: Ram,
+}
+
+/// A span of it, and the host addresses where generated code and the follower have it.
+struct Span {
+    start: u64,
+    size: usize,
+    host: usize,
+    copy: usize,
 }
 
 impl Memory {
+    /// Of what was mapped: starts, sizes and host addresses.
+    fn of(mapped: &[(u64, u64, usize)]) -> Result<Memory, Error> {
+        let ranges: Vec<_> = mapped
+            .iter()
+            .map(|(start, size, _)| (*start, *size))
+            .collect();
+        let copy = Ram::new(&ranges).map_err(|e| Error::Host(e.to_string()))?;
+        let spans = mapped.iter().zip(copy.ranges());
+        let spans = spans.map(|((start, size, host), (_, _, copy))| Span {
+            start: *start,
+            size: *size as usize,
+            host: *host,
+            copy: copy as usize,
+        });
+        Ok(Memory {
+            spans: spans.collect(),
+            _copy: copy,
+        })
+    }
+
+    /// Gives the follower what the machine has.
+    fn copy(&self) {
+        for span in &self.spans {
+            let (from, to) = (span.host as *const u8, span.copy as *mut u8);
+            // SAFETY: both are whole spans of guest memory, which live as long as the machine; no processor runs.
+            unsafe { std::ptr::copy_nonoverlapping(from, to, span.size) };
+        }
+    }
+
     /// Both contents of a span.
     fn both(&self, span: usize) -> (&[u8], &[u8]) {
-        let (_, size, one, other) = self.spans[span];
+        let span = &self.spans[span];
         // SAFETY: whole spans of guest memory, which live as long as the machine; no processor executes meanwhile.
         unsafe {
             (
-                std::slice::from_raw_parts(one as *const u8, size as usize),
-                std::slice::from_raw_parts(other as *const u8, size as usize),
+                std::slice::from_raw_parts(span.host as *const u8, span.size),
+                std::slice::from_raw_parts(span.copy as *const u8, span.size),
             )
         }
     }
@@ -585,7 +607,7 @@ impl Nearest {
         if !self.differences.is_empty() {
             return false;
         }
-        for (number, (start, ..)) in memory.spans.iter().enumerate() {
+        for (number, span) in memory.spans.iter().enumerate() {
             let (one, other) = memory.both(number);
             if one == other {
                 continue;
@@ -596,7 +618,7 @@ impl Nearest {
             self.byte = Some((number, at));
             self.differences = format!(
                 "memory at {:#x}: {} and {}\n",
-                start + at as u64,
+                span.start + at as u64,
                 some(one),
                 some(other)
             );

@@ -135,10 +135,8 @@ impl Interpreter {
     pub fn step(&mut self, world: &dyn World) -> Option<Exit> {
         self.within(world, |interpreter, world| {
             let exit = interpreter.attend(world);
-            if exit.is_none() && interpreter.core.debugging {
-                interpreter.execute_debugged();
-            } else if exit.is_none() && interpreter.find_code() {
-                interpreter.execute_one();
+            if exit.is_none() {
+                interpreter.execute_single();
             }
             exit
         })
@@ -161,11 +159,7 @@ impl Interpreter {
                         exit => return exit,
                     }
                 }
-                if interpreter.core.debugging {
-                    interpreter.execute_debugged();
-                } else if interpreter.find_code() {
-                    interpreter.execute_one();
-                }
+                interpreter.execute_single();
             }
             None
         });
@@ -192,11 +186,7 @@ impl Interpreter {
                         return None;
                     }
                 }
-                if interpreter.core.debugging {
-                    interpreter.execute_debugged();
-                } else if interpreter.find_code() {
-                    interpreter.execute_one();
-                }
+                interpreter.execute_single();
                 if !executed() {
                     return None;
                 }
@@ -387,6 +377,16 @@ impl Interpreter {
             }
         }
         true
+    }
+
+    /// Executes the instruction at the PC, or takes an exception in its place.
+    #[inline(always)]
+    fn execute_single(&mut self) {
+        if self.core.debugging {
+            self.execute_debugged();
+        } else if self.find_code() {
+            self.execute_one();
+        }
     }
 
     /// One instruction under the guest's own debugger: steps, breakpoints, watchpoints.

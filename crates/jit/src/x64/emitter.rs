@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 
+use aarch64::Instruction;
 use cpu::{Access, Flow, Key, Layout, Order, Width};
 
 use super::assembler::{
@@ -914,13 +915,19 @@ impl Emitter {
 
     /// Whether the instruction after this RBIT is the CLZ of its result in place, as it is in each search through a string.
     pub(super) fn counts_zeros(&self, w: Width) -> bool {
-        let Some(word) = self.following else {
+        let Some((word, Instruction::clz)) = self.following_in_place() else {
             return false;
         };
-        let clz = aarch64::decode(word, self.key.extensions) == Some(aarch64::Instruction::clz);
-        let (d, n) = (word & 31, word >> 5 & 31);
         let same_width = (word >> 31 != 0) == (w == Width::W64);
-        clz && same_width && d == n && d == self.word & 31 && d != 31
+        same_width && word & 31 != 31
+    }
+
+    /// The instruction after this, if it takes its operand from where this puts its result, and puts its own there.
+    pub(super) fn following_in_place(&self) -> Option<(u32, Instruction)> {
+        let word = self.following?;
+        let (d, n) = (word & 31, word >> 5 & 31);
+        let instruction = aarch64::decode(word, self.key.extensions)?;
+        (d == n && d == self.word & 31).then_some((word, instruction))
     }
 
     fn unary(&mut self, op: Unary, w: bool, a: Value, to: Reg) {

@@ -78,14 +78,10 @@ impl Emitter {
             }
             self.extents = step.extents;
             self.window = step.window;
-            let following = found.steps.get(i + 1);
-            let following = following.filter(|s| s.offset == step.offset + 4 && !s.target);
-            self.following = following.map(|s| s.word);
+            let after = found.after(i);
+            self.following = after.filter(|s| !s.target).map(|s| s.word);
+            self.leaves_after = after.is_none();
             self.flags_unstored = step.flags == Flags::Unstored;
-            self.leaves_after = found
-                .steps
-                .get(i + 1)
-                .is_none_or(|next| next.offset != step.offset + 4);
             let dead = step.flags != Flags::Kept;
             let (cause, _) = self.instruction(step.word, step.offset, dead);
             causes.push(cause);
@@ -107,9 +103,8 @@ impl Emitter {
 
     /// Leaves the loop after an instruction if what follows that is outside.
     fn leave_unless_followed(&mut self, found: &Loop, index: usize) {
-        let next = found.steps[index].offset + 4;
-        let following = found.steps.get(index + 1);
-        if following.is_none_or(|step| step.offset != next) {
+        if found.after(index).is_none() {
+            let next = found.steps[index].offset + 4;
             self.leave_to(next.into());
         }
     }

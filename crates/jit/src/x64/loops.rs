@@ -356,6 +356,12 @@ impl Loop {
         false
     }
 
+    /// The instruction in memory after one, if it is in the loop.
+    pub fn after(&self, index: usize) -> Option<&Step> {
+        let next = self.steps[index].offset + 4;
+        self.steps.get(index + 1).filter(|step| step.offset == next)
+    }
+
     /// Decides where registers live, `vectors` vector registers at most.
     pub fn settle(&mut self, vectors: u8) {
         let mut uses = [0u32; 32];

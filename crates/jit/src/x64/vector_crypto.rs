@@ -108,16 +108,11 @@ impl Emitter {
 
     /// Whether the instruction after this AESE or AESD is the AESMC or AESIMC of its result in place.
     fn mixes_columns(&self, op: Crypto) -> bool {
-        let Some(word) = self.following else {
-            return false;
-        };
-        let mixture = match aarch64::decode(word, self.key.extensions) {
-            Some(Instruction::aesmc) => Crypto::AesE,
-            Some(Instruction::aesimc) => Crypto::AesD,
-            _ => return false,
-        };
-        let (d, n) = (word & 31, word >> 5 & 31);
-        mixture == op && d == n && d == self.word & 31
+        match self.following_in_place() {
+            Some((_, Instruction::aesmc)) => op == Crypto::AesE,
+            Some((_, Instruction::aesimc)) => op == Crypto::AesD,
+            _ => false,
+        }
     }
 
     /// Lanes of 32 bits turned left. T0 is changed; `to` may be `from`.
