@@ -732,6 +732,11 @@ impl Assembler {
         self.bytes.extend_from_slice(&[0xf3, 0x90]);
     }
 
+    /// Has the line ready to be written. Hosts without the instruction take it as one that does nothing.
+    pub fn prefetch_to_write(&mut self, line: Mem) {
+        self.op0f(false, 0x0d, 1, line.into());
+    }
+
     pub fn load_mxcsr(&mut self, from: Mem) {
         self.op0f(false, 0xae, 2, from.into());
     }

@@ -218,6 +218,9 @@ impl Emitter {
             return (Value(0), Value(0));
         }
         let version = self.version(place);
+        // The store-exclusive is soon to write both: read only, they would come here twice where processors contend.
+        self.asm.prefetch_to_write(Mem::at(version, 0));
+        self.asm.prefetch_to_write(Mem::at(place.0, 0));
         let slow = self.slow_label();
         let seen = self.take();
         let (again, even) = (self.asm.label(), self.asm.label());
