@@ -7,6 +7,7 @@ use memory::Code as Marks;
 use super::cache::{BLOCK_BYTES, BlockId};
 use super::frame::Machine;
 use super::loops::Search;
+use super::places::AHEAD;
 
 impl Machine {
     /// Makes the block that starts at an offset into the page of code at the PC.
@@ -108,6 +109,10 @@ impl Machine {
                 mark(&mut self.interpreter, &marks, code.physical | u64::from(at));
             }
             let word = word_at(code, at);
+            let near = AHEAD.min(limit - count as usize);
+            let ahead = (at..0x1000).step_by(4).take(near);
+            emitter.ahead.clear();
+            emitter.ahead.extend(ahead.map(|at| word_at(code, at)));
             // Of the next line, which is not marked yet, nothing is read.
             let more = count as usize + 1 < limit && (at + 4) & 63 != 0;
             emitter.following = more.then(|| word_at(code, at + 4));
@@ -118,6 +123,9 @@ impl Machine {
             let taken = 1 + u32::from(emitter.took_following);
             at += 4 * taken;
             count += taken;
+            emitter
+                .ahead
+                .drain(..(taken as usize).min(emitter.ahead.len()));
             if flow == Flow::Ends {
                 break;
             }

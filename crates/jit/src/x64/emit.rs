@@ -572,10 +572,12 @@ impl Emit for Emitter {
             }
             Barrier::Speculation => Ok(Flow::Next),
             Barrier::Dsb(_) => {
+                self.forget_places();
                 self.data_barrier();
                 Ok(Flow::Next)
             }
             Barrier::Isb => {
+                self.forget_places();
                 self.instruction_barrier();
                 Ok(Flow::Next)
             }
@@ -661,6 +663,7 @@ impl Emit for Emitter {
             self.write_flags(Flags::From(value));
             return Ok(Flow::Next);
         }
+        self.forget_places();
         if register == r::DAIF && self.key.el == 1 {
             self.write_masks(value);
             return Ok(Flow::Next);
@@ -681,6 +684,7 @@ impl Emit for Emitter {
     }
 
     fn write_pstate(&mut self, field: u32, immediate: u32) -> Outcome<Self> {
+        self.forget_places();
         match field {
             0x1e => self.change_masks(true, immediate),
             0x1f => self.change_masks(false, immediate),
@@ -694,6 +698,7 @@ impl Emit for Emitter {
     }
 
     fn system(&mut self, register: u16, _: u32, value: Value) -> Outcome<Self> {
+        self.forget_places();
         if !self.clean_data_cache(register, value) {
             self.fail("sys");
         }

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use aarch64::Instruction;
-use cpu::{Access, Flow, Key, Layout, Order, Width};
+use cpu::{Access, AccessKind, Flow, Key, Layout, Order, Width};
 
 use super::assembler::{
     Alu, Assembler, Cc, Label, Mem, RAX, RCX, RDI, RDX, RSI, Reg, Rm, ShiftOp, Xmm,
@@ -19,6 +19,7 @@ use super::assembler::{
 use super::emit::run;
 use super::features::HostFeatures;
 use super::frame::{self, Homes, SCRATCH};
+use super::places::Places;
 
 /// A 64-bit integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +172,8 @@ pub(super) enum Stub {
         word: u32,
         offset: u32,
         cause: Cause,
+        /// Host addresses that are kept for what follows.
+        open: [Option<u8>; frame::PLACES as usize],
     },
     /// A side exit to an offset. `flags`: the guest's are only in the host's.
     Exit { from: Label, to: i64, flags: bool },
@@ -193,6 +196,25 @@ pub(super) enum Stub {
         /// The host address, and another register.
         place: Reg,
         entry: Reg,
+    },
+    /// An access near others, where not all of those are in one page. `registers`: its address, the TLB's entry, the place.
+    Leader {
+        from: Label,
+        back: Label,
+        slow: Label,
+        number: u8,
+        access: Access,
+        registers: [Reg; 3],
+    },
+    /// An access near an earlier one whose host address is not kept.
+    Near {
+        from: Label,
+        back: Label,
+        slow: Label,
+        base: u8,
+        offset: i32,
+        access: Access,
+        registers: [Reg; 3],
     },
     /// An access that no entry of ordinary memory answers; aligned, one of Device memory may.
     Strict {
@@ -286,6 +308,9 @@ pub struct Emitter {
     flags_origin: Option<Origin>,
     /// The stack pointer was found aligned, and moved by multiples of 16 only since.
     stack_is_aligned: bool,
+    pub(super) places: Places,
+    /// This instruction, and those that follow it in memory. What is read of those here need not last: it is for guesses.
+    pub(super) ahead: Vec<u32>,
     pub(super) stubs: Vec<Stub>,
     pub(super) end: Option<End>,
     pub exits: Vec<Exit>,
@@ -384,6 +409,8 @@ impl Emitter {
             flags_node: None,
             flags_origin: None,
             stack_is_aligned: false,
+            places: Places::default(),
+            ahead: Vec::new(),
             stubs: Vec::new(),
             end: None,
             exits: Vec::new(),
@@ -418,6 +445,8 @@ impl Emitter {
         self.epochs = [0; 32];
         self.vector_epochs = [0; 32];
         self.stack_is_aligned = false;
+        self.forget_places();
+        self.ahead.clear();
         self.stubs.clear();
         self.exits.clear();
         self.end = None;
@@ -477,6 +506,7 @@ impl Emitter {
                 word,
                 offset,
                 cause: "memory",
+                open: self.open_places(),
             });
         }
         (None, flow)
@@ -485,6 +515,7 @@ impl Emitter {
     /// Something else than the instruction before leads here: nothing is known of the stack pointer, nor what flags are of.
     pub(super) fn forget_the_past(&mut self) {
         self.stack_is_aligned = false;
+        self.forget_places();
         self.asm.flags_changed = true;
         self.flags_origin = None;
     }
@@ -502,6 +533,7 @@ impl Emitter {
         self.flags_origin = None;
         // It may have written any register.
         self.stack_is_aligned = false;
+        self.forget_places();
         for epoch in self.epochs.iter_mut().chain(&mut self.vector_epochs) {
             *epoch += 1;
         }
@@ -590,7 +622,7 @@ impl Emitter {
     }
 
     /// Where a guest's general register lives.
-    fn general(&self, n: u8) -> Rm {
+    pub(super) fn general(&self, n: u8) -> Rm {
         match self.homes.general[usize::from(n)] {
             Some(reg) => reg.into(),
             None => frame::general(n).into(),
@@ -1540,6 +1572,7 @@ impl Emitter {
             };
             self.stack_is_aligned &= moved;
         }
+        self.move_places(n, value);
         match self.general(n) {
             Rm::Reg(reg) => self.evaluate(value, reg),
             Rm::Mem(to) => match self.direct(value) {
@@ -1591,9 +1624,16 @@ impl Emitter {
             self.asm.jcc(Cc::Ne, slow);
             self.stack_is_aligned = true;
         }
-        let address = self.in_register(address);
         let window = self.window.filter(|_| !self.strict_memory);
         let align = align.unwrap_or(1);
+        if window.is_none()
+            && align == 1
+            && let Some(place) = self.look_up_near(address, access, slow)
+        {
+            self.place = place.0;
+            return place;
+        }
+        let address = self.in_register(address);
         // Of an access that is to be aligned as a whole, the page is compared and the alignment in one.
         let at_once = window.is_none() && u16::from(align) == access.bytes;
         if align > 1 && !at_once {
@@ -1634,22 +1674,16 @@ impl Emitter {
         Place(place)
     }
 
-    /// The host address of an access, by the TLB's entry in `entry`, to `page`. `aligned`: goes to `slow` unless the address
-    /// is a multiple of the access's bytes.
-    fn look_up_in_tlb(
-        &mut self,
-        address: Reg,
-        access: Access,
-        aligned: bool,
-        page: Reg,
-        entry: Reg,
-        slow: Label,
-    ) {
-        use cpu::AccessKind;
+    /// The TLB's entry for a byte `from` bytes beyond an address.
+    fn find_entry(&mut self, address: Reg, from: i32, access: Access, entry: Reg) {
         let layout = &Layout::THIS;
         // The entry's place in the array: bits of the page's number times its size.
         let size_bits = layout.entry.trailing_zeros() as u8;
-        self.asm.load(false, entry, address);
+        if from == 0 {
+            self.asm.load(false, entry, address);
+        } else {
+            self.asm.lea(false, entry, Mem::at(address, from));
+        }
         self.asm.shift(ShiftOp::Shr, false, entry, 12 - size_bits);
         let mask = ((layout.count - 1) << size_bits) as i32;
         self.asm.alu_constant(Alu::And, false, entry, mask);
@@ -1659,6 +1693,56 @@ impl Emitter {
             frame::DATA
         };
         self.asm.alu(Alu::Add, true, entry, set);
+    }
+
+    /// What an entry is compared with, for an access.
+    fn tag(access: Access, entry: Reg) -> Mem {
+        let layout = &Layout::THIS;
+        let tag = match access.kind {
+            AccessKind::Read => layout.read,
+            AccessKind::Write | AccessKind::ReadWrite => layout.write,
+        };
+        Mem::at(entry, (layout.entries + tag) as i32)
+    }
+
+    /// The host address of an address in the page of an entry, to `page`.
+    fn by_entry(&mut self, address: Reg, page: Reg, entry: Reg) {
+        let layout = &Layout::THIS;
+        let addend = Mem::at(entry, (layout.entries + layout.addend) as i32);
+        self.asm.load(true, page, addend);
+        self.asm.alu(Alu::Add, true, page, address);
+    }
+
+    /// The host address of an access, by the TLB's entry in `entry`, to `page`, if the entry is that of all from `ends[0]` to
+    /// `ends[1]` bytes beyond the address; else goes to `elsewhere`.
+    pub(super) fn look_up_around(
+        &mut self,
+        address: Reg,
+        access: Access,
+        ends: [i32; 2],
+        [page, entry]: [Reg; 2],
+        elsewhere: Label,
+    ) {
+        self.find_entry(address, ends[0], access, entry);
+        self.asm.lea(true, page, Mem::at(address, ends[1] - 1));
+        self.asm.alu_constant(Alu::And, true, page, -4096);
+        self.asm.alu(Alu::Cmp, true, page, Self::tag(access, entry));
+        self.asm.jcc(Cc::Ne, elsewhere);
+        self.by_entry(address, page, entry);
+    }
+
+    /// The host address of an access, by the TLB's entry in `entry`, to `page`. `aligned`: goes to `slow` unless the address
+    /// is a multiple of the access's bytes.
+    pub(super) fn look_up_in_tlb(
+        &mut self,
+        address: Reg,
+        access: Access,
+        aligned: bool,
+        page: Reg,
+        entry: Reg,
+        slow: Label,
+    ) {
+        self.find_entry(address, 0, access, entry);
         let last = i32::from(access.bytes) - 1;
         if aligned {
             // Low bits that are set match no entry.
@@ -1673,12 +1757,8 @@ impl Emitter {
             }
             self.asm.alu_constant(Alu::And, true, page, -4096);
         }
-        let tag = match access.kind {
-            AccessKind::Read => layout.read,
-            AccessKind::Write | AccessKind::ReadWrite => layout.write,
-        };
-        let field = |offset: usize| Mem::at(entry, (layout.entries + offset) as i32);
-        self.asm.alu(Alu::Cmp, true, page, field(tag));
+        let tag = Self::tag(access, entry);
+        self.asm.alu(Alu::Cmp, true, page, tag);
         let align = match access.order {
             Order::Plain => access.size,
             Order::Element(unit) => unit,
@@ -1694,14 +1774,13 @@ impl Emitter {
                 slow,
                 address,
                 page,
-                tag: field(tag),
+                tag,
                 align,
             });
         } else {
             self.asm.jcc(Cc::Ne, slow);
         }
-        self.asm.load(true, page, field(layout.addend));
-        self.asm.alu(Alu::Add, true, page, address);
+        self.by_entry(address, page, entry);
     }
 
     // ---- ways out
@@ -1883,9 +1962,11 @@ impl Emitter {
                     word,
                     offset,
                     cause,
+                    open,
                 } => {
                     self.asm.bind(from);
                     self.call_interpreter(word, offset, cause);
+                    self.close_places(open);
                     self.asm.jmp(back);
                 }
                 Stub::Exit { from, to, flags } => {
@@ -1932,6 +2013,32 @@ impl Emitter {
                     self.asm.store(8, kept.host, entry);
                     let limit = 4097 - i32::from(access.bytes);
                     self.asm.store_constant(8, kept.limit, limit);
+                    self.asm.jmp(back);
+                }
+                Stub::Leader {
+                    from,
+                    back,
+                    slow,
+                    number,
+                    access,
+                    registers: [address, entry, place],
+                } => {
+                    self.asm.bind(from);
+                    self.asm.store_constant(8, frame::place(number), 0);
+                    self.look_up_in_tlb(address, access, false, place, entry, slow);
+                    self.asm.jmp(back);
+                }
+                Stub::Near {
+                    from,
+                    back,
+                    slow,
+                    base,
+                    offset,
+                    access,
+                    registers,
+                } => {
+                    self.asm.bind(from);
+                    self.emit_near(base, offset, access, registers, slow);
                     self.asm.jmp(back);
                 }
                 Stub::Strict {

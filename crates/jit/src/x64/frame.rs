@@ -42,8 +42,10 @@ pub const XMMS: u8 = 14;
 pub const SLOTS: u8 = 16;
 /// Pages that a loop keeps, at most: on the stack above the slots.
 pub const WINDOWS: u8 = 12;
+/// Host addresses that a block keeps, at most: on the stack above those.
+pub const PLACES: u8 = 4;
 /// Bytes of stack that generated code has.
-pub const STACK: i32 = 8 * SLOTS as i32 + 32 * WINDOWS as i32;
+pub const STACK: i32 = 8 * SLOTS as i32 + 32 * WINDOWS as i32 + 8 * PLACES as i32;
 
 /// A page that a loop keeps. An access is in it if its address less `base`, unsigned, is below `limit`, which is 0 if no
 /// page is kept; and `host` more than that is its host address.
@@ -61,6 +63,14 @@ pub fn window(i: u8) -> Window {
         limit: at(1),
         host: at(2),
     }
+}
+
+/// A host address that a block keeps; 0: none.
+pub fn place(i: u8) -> Mem {
+    Mem::at(
+        RSP,
+        8 * i32::from(SLOTS) + 32 * i32::from(WINDOWS) + 8 * i32::from(i),
+    )
 }
 
 pub fn slot(i: u8) -> Mem {

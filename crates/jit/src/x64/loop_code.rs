@@ -7,6 +7,7 @@ use super::assembler::{Alu, Cc, Label, Mem, RAX, RDI, RSP, Reg, Rm};
 use super::emitter::{Cause, Emitter, End, FLAGS_ARE_GONE, InLoop, OUT_OF_VECTORS};
 use super::frame::{self, Homes, PINNED};
 use super::loops::{Flags, Loop};
+use super::places::AHEAD;
 use super::vector::{LOAD, STORE};
 
 /// Vector registers that guest registers may live in: the first tries, and what is tried where instructions need more for
@@ -80,6 +81,9 @@ impl Emitter {
             self.window = step.window;
             let after = found.after(i);
             self.following = after.filter(|s| !s.target).map(|s| s.word);
+            let ahead = found.straight_from(i).map(|step| step.word);
+            self.ahead.clear();
+            self.ahead.extend(ahead.take(AHEAD));
             self.leaves_after = after.is_none();
             self.flags_unstored = step.flags == Flags::Unstored;
             let dead = step.flags != Flags::Kept;

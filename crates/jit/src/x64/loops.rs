@@ -362,6 +362,15 @@ impl Loop {
         self.steps.get(index + 1).filter(|step| step.offset == next)
     }
 
+    /// One, and those after it in memory that nothing else leads to.
+    pub fn straight_from(&self, index: usize) -> impl Iterator<Item = &Step> {
+        let first = self.steps[index].offset;
+        let after = (0..).zip(&self.steps[index..]);
+        after
+            .take_while(move |(i, step)| step.offset == first + 4 * i && (*i == 0 || !step.target))
+            .map(|(_, step)| step)
+    }
+
     /// Decides where registers live, `vectors` vector registers at most.
     pub fn settle(&mut self, vectors: u8) {
         let mut uses = [0u32; 32];

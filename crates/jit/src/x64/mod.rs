@@ -2,7 +2,8 @@
 //!
 //! - [`assembler`] encodes instructions.
 //! - [`emitter`] is what instruction semantics are run on to make code: `emit` is its side of [`cpu::Emit`], `vector` its
-//!   part for vectors and floating point, with `vector_lanes`, `vector_float` and `vector_crypto`.
+//!   part for vectors and floating point, with `vector_lanes`, `vector_float` and `vector_crypto`; `places` its accesses near
+//!   others.
 //! - `loops` finds loops that are worth more, by what `record` says that instructions do, and `loop_code` emits them.
 //! - `atomic`: atomics and exclusives; `interrupts`: masks of interrupts; `system`: system registers and barriers; `pointers`:
 //!   pointer authentication.
@@ -23,6 +24,7 @@ mod interrupts;
 mod loop_code;
 mod loops;
 mod names;
+mod places;
 mod pointers;
 mod record;
 mod region;

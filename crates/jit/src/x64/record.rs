@@ -2,7 +2,9 @@
 
 use aarch64::registers as r;
 use cpu::vector::{self, Operation};
-use cpu::{Access, AtomicOperation, Barrier, Emit, Exception, Flow, Jump, Key, Outcome, Width};
+use cpu::{
+    Access, AccessKind, AtomicOperation, Barrier, Emit, Exception, Flow, Jump, Key, Outcome, Width,
+};
 
 use super::emit::{Never, run};
 
@@ -24,6 +26,10 @@ pub struct Effects {
     pub sum_terms: u32,
     /// Memory is at a sum of these registers, and constants.
     pub address: Option<u32>,
+    /// The same, of one register and a constant.
+    pub span: Option<Span>,
+    /// A register that is moved on by a constant.
+    pub moved: Option<(u8, i64)>,
     /// It may be left to the interpreter at run time, which looks at all of the state.
     pub may_stop: bool,
     /// It works on more of the processor than registers and memory.
@@ -32,6 +38,16 @@ pub struct Effects {
     pub branch: Option<i64>,
     /// What follows it is not executed after it, but for an exception.
     pub ends: bool,
+}
+
+/// Memory that is accessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The register that it is at, 31 being the stack pointer, and how far from there.
+    pub base: u8,
+    pub offset: i64,
+    pub bytes: u16,
+    pub write: bool,
 }
 
 impl Effects {
@@ -99,9 +115,14 @@ impl Recorder<'_> {
     fn write(&mut self, n: u32, value: Term) {
         let bit = 1 << (n & 31);
         self.effects.writes |= bit;
-        if let Some(terms) = value.0 {
+        if let Some(terms) = value.terms {
             self.effects.sums |= bit;
             self.effects.sum_terms |= terms;
+        }
+        if let Some((base, by)) = value.one()
+            && u32::from(base) == n & 31
+        {
+            self.effects.moved = Some((base, by));
         }
     }
 
@@ -111,16 +132,52 @@ impl Recorder<'_> {
     }
 }
 
-/// A value: if it is a sum, of these registers and constants.
+/// A value.
 #[derive(Clone, Copy)]
-struct Term(Option<u32>);
+struct Term {
+    /// If it is a sum, of these registers and constants.
+    terms: Option<u32>,
+    /// If it is no more than one register, or none, and a constant: the constant.
+    by: Option<i64>,
+}
 
-const CONSTANT: Term = Term(Some(0));
-const OTHER: Term = Term(None);
+const OTHER: Term = Term {
+    terms: None,
+    by: None,
+};
 
 impl Term {
-    fn plus(self, other: Term) -> Term {
-        Term(self.0.zip(other.0).map(|(a, b)| a | b))
+    fn constant(by: i64) -> Term {
+        Term {
+            terms: Some(0),
+            by: Some(by),
+        }
+    }
+
+    fn plus(self, w: Width, other: Term) -> Term {
+        let single = w == Width::W64 && (self.terms == Some(0) || other.terms == Some(0));
+        let by = self.by.zip(other.by).filter(|_| single);
+        Term {
+            terms: self.terms.zip(other.terms).map(|(a, b)| a | b),
+            by: by.map(|(a, b)| a.wrapping_add(b)),
+        }
+    }
+
+    fn minus(self, w: Width, other: Term) -> Term {
+        let by = other.by.filter(|_| other.terms == Some(0));
+        let by = by.map(i64::wrapping_neg);
+        self.plus(w, Term { by, ..other })
+    }
+
+    /// Of a part of it, or a multiple.
+    fn inexact(self) -> Term {
+        Term { by: None, ..self }
+    }
+
+    /// The one register that it is a constant beyond, and that.
+    fn one(self) -> Option<(u8, i64)> {
+        let terms = self.terms.filter(|terms| terms.is_power_of_two())?;
+        Some((terms.trailing_zeros() as u8, self.by?))
     }
 }
 
@@ -140,12 +197,12 @@ impl Emit for Recorder<'_> {
     }
 
     fn pc(&mut self, _: i64) -> Term {
-        CONSTANT
+        Term::constant(0).inexact()
     }
 
     fn x(&mut self, n: u32) -> Term {
         match n & 31 {
-            31 => CONSTANT,
+            31 => Term::constant(0),
             n => self.x_or_sp(n),
         }
     }
@@ -153,7 +210,10 @@ impl Emit for Recorder<'_> {
     fn x_or_sp(&mut self, n: u32) -> Term {
         let bit = 1 << (n & 31);
         self.effects.reads |= bit;
-        Term(Some(bit))
+        Term {
+            terms: Some(bit),
+            by: Some(0),
+        }
     }
 
     fn set_x(&mut self, n: u32, value: Term) {
@@ -181,16 +241,16 @@ impl Emit for Recorder<'_> {
         }
     }
 
-    fn constant(&mut self, _: u64) -> Term {
-        CONSTANT
+    fn constant(&mut self, value: u64) -> Term {
+        Term::constant(value as i64)
     }
 
-    fn add(&mut self, _: Width, a: Term, b: Term) -> Term {
-        a.plus(b)
+    fn add(&mut self, w: Width, a: Term, b: Term) -> Term {
+        a.plus(w, b)
     }
 
-    fn sub(&mut self, _: Width, a: Term, b: Term) -> Term {
-        a.plus(b)
+    fn sub(&mut self, w: Width, a: Term, b: Term) -> Term {
+        a.minus(w, b)
     }
 
     fn and(&mut self, _: Width, _: Term, _: Term) -> Term {
@@ -199,9 +259,9 @@ impl Emit for Recorder<'_> {
 
     fn or(&mut self, _: Width, a: Term, b: Term) -> Term {
         // A register is moved by OR with zero.
-        match (a.0, b.0) {
-            (Some(0), _) => b,
-            (_, Some(0)) => a,
+        match (a.terms, b.terms) {
+            (Some(0), _) => b.inexact(),
+            (_, Some(0)) => a.inexact(),
             _ => OTHER,
         }
     }
@@ -243,7 +303,7 @@ impl Emit for Recorder<'_> {
     }
 
     fn shl_by(&mut self, _: Width, a: Term, _: u32) -> Term {
-        a
+        a.inexact()
     }
 
     fn lsr_by(&mut self, _: Width, _: Term, _: u32) -> Term {
@@ -263,11 +323,11 @@ impl Emit for Recorder<'_> {
     }
 
     fn sign_extend(&mut self, _: Width, a: Term, _: u32) -> Term {
-        a
+        a.inexact()
     }
 
     fn zero_extend(&mut self, a: Term, _: u32) -> Term {
-        a
+        a.inexact()
     }
 
     fn count_leading_zeros(&mut self, _: Width, _: Term) -> Term {
@@ -315,12 +375,12 @@ impl Emit for Recorder<'_> {
         OTHER
     }
 
-    fn add_with_flags(&mut self, _: Width, a: Term, b: Term, carry: Term) -> (Term, ()) {
-        (a.plus(b).plus(carry), ())
+    fn add_with_flags(&mut self, w: Width, a: Term, b: Term, carry: Term) -> (Term, ()) {
+        (a.plus(w, b).plus(w, carry), ())
     }
 
-    fn sub_with_flags(&mut self, _: Width, a: Term, b: Term) -> (Term, ()) {
-        (a.plus(b), ())
+    fn sub_with_flags(&mut self, w: Width, a: Term, b: Term) -> (Term, ()) {
+        (a.minus(w, b), ())
     }
 
     fn logic_flags(&mut self, _: Width, _: Term) {}
@@ -332,9 +392,15 @@ impl Emit for Recorder<'_> {
 
     fn select_flags(&mut self, (): (), (): (), _: u32) {}
 
-    fn access(&mut self, address: Term, _: Access) -> Result<(), Never> {
+    fn access(&mut self, address: Term, access: Access) -> Result<(), Never> {
         self.effects.may_stop = true;
-        self.effects.address = address.0;
+        self.effects.address = address.terms;
+        self.effects.span = address.one().map(|(base, offset)| Span {
+            base,
+            offset,
+            bytes: access.bytes,
+            write: access.kind != AccessKind::Read,
+        });
         Ok(())
     }
 
@@ -499,5 +565,51 @@ impl Emit for Recorder<'_> {
 
     fn exception(&mut self, _: Exception) -> Outcome<Self> {
         Recorder::system(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_near_a_register_is_known() {
+        let key = Key {
+            el: 0,
+            sp_sel: false,
+            fp_enabled: true,
+            fpcr: 0,
+            align_check: false,
+            sp_align_check: true,
+            uao: false,
+            pac: [false; 4],
+            extensions: Default::default(),
+            btype: 0,
+        };
+        let of = |word| Effects::of(&key, word);
+        let span = |base, offset, bytes, write| {
+            Some(Span {
+                base,
+                offset,
+                bytes,
+                write,
+            })
+        };
+        // ldr x0, [x1], #8; str w0, [sp, #4]; ldr x0, [x1, x2]
+        assert_eq!(of(0xf840_8420).span, span(1, 0, 8, false));
+        assert_eq!(of(0xf840_8420).moved, Some((1, 8)));
+        assert_eq!(of(0xb900_07e0).span, span(31, 4, 4, true));
+        assert_eq!(of(0xf862_6820).span, None);
+        // sub sp, sp, #16; add x1, x2, #8; add w1, w1, #8; add x1, x1, x1; mov x1, x2; neg x1, x1
+        assert_eq!(of(0xd100_43ff).moved, Some((31, -16)));
+        for word in [
+            0x9100_2041,
+            0x1100_2021,
+            0x8b01_0021,
+            0xaa02_03e1,
+            0xcb01_03e1,
+        ] {
+            assert_eq!(of(word).moved, None);
+        }
     }
 }
