@@ -54,6 +54,7 @@ impl Core {
     fn enter_handler(&mut self, kind: u64, return_address: u64) {
         self.sync_pmu_filter();
         (self.stepping, self.stepped) = (false, false);
+        let (keeps, sets) = self.pstate_on_entry();
         let s = &mut self.state;
         let origin = match (s.el, s.sp_sel) {
             (0, _) => 0x400,
@@ -63,20 +64,26 @@ impl Core {
         s.spsr[1] = u64::from(saved(s));
         s.elr[1] = return_address;
         s.select_stack(1, true);
-        let mut p = s.pstate | pstate::DAIF;
-        p &= !(pstate::IL | pstate::SS | pstate::UAO);
-        if self.features.has(Extension::Pan) && s.sctlr[1] & SCTLR_SPAN == 0 {
-            p |= pstate::PAN;
-        }
-        if self.features.ssbs != 0 {
-            p &= !pstate::SSBS;
-            if s.sctlr[1] & SCTLR_DSSBS != 0 {
-                p |= pstate::SSBS;
-            }
-        }
-        s.pstate = p;
+        s.pstate = s.pstate & keeps | sets;
         s.pc = (s.vbar[1] & !0x7ff).wrapping_add(origin + kind);
         self.refresh();
+    }
+
+    /// Bits of PSTATE that entering EL1's handler keeps, and bits that it sets.
+    pub(crate) fn pstate_on_entry(&self) -> (u32, u32) {
+        let sctlr = self.state.sctlr[1];
+        let mut clears = pstate::IL | pstate::SS | pstate::UAO;
+        let mut sets = pstate::DAIF;
+        if self.features.has(Extension::Pan) && sctlr & SCTLR_SPAN == 0 {
+            sets |= pstate::PAN;
+        }
+        if self.features.ssbs != 0 {
+            clears |= pstate::SSBS;
+            if sctlr & SCTLR_DSSBS != 0 {
+                sets |= pstate::SSBS;
+            }
+        }
+        (!clears, sets)
     }
 
     /// A synchronous exception at EL1 with ESR and, where given, FAR.
@@ -244,7 +251,7 @@ impl Core {
     }
 
     /// Bits of SPSR that [`crate::State::pstate`] takes: those of features that are there.
-    fn pstate_bits(&self) -> u32 {
+    pub(crate) fn pstate_bits(&self) -> u32 {
         let mut bits = pstate::DAIF | pstate::IL | pstate::SS;
         if self.features.ssbs != 0 {
             bits |= pstate::SSBS;

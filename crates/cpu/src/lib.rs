@@ -35,7 +35,7 @@ pub use emit::{
 pub use exception::DataAccess;
 pub use features::{FeatureError, Features, MODELS};
 pub use hypervisor::{Event, Hypervisor};
-pub use interpreter::{Code, Interpreter, Layout, TlbCounts};
+pub use interpreter::{Code, Interpreter, Layout, Surroundings, TlbCounts};
 pub use pac::pac_constants;
 pub use signals::Signals;
 pub use state::{Debug, Monitor, Pmu, State, Timers};

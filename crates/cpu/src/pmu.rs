@@ -120,9 +120,14 @@ impl Core {
 
     /// Before the exception level changes: a filter may start or stop the counter.
     pub(crate) fn sync_pmu_filter(&mut self) {
-        if self.state.pmu.pmccfiltr & (FILTER_EL0 | FILTER_EL1) != 0 {
+        if self.counts_some_level_only() {
             self.sync_pmu();
         }
+    }
+
+    /// Whether a filter tells exception levels apart.
+    pub(crate) fn counts_some_level_only(&self) -> bool {
+        self.state.pmu.pmccfiltr & (FILTER_EL0 | FILTER_EL1) != 0
     }
 
     /// The level of the interrupt.

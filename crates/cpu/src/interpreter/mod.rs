@@ -5,6 +5,7 @@
 //! is, and nothing has to be invalidated.
 #![allow(unsafe_code)] // guest memory by host pointers, and the world for the time of a run
 
+mod crossing;
 mod emit;
 mod granules;
 mod memory;
@@ -24,6 +25,7 @@ use crate::exception::pstate;
 use crate::semantics::{self, Function};
 use crate::world::World;
 
+pub use self::crossing::Surroundings;
 pub use self::translated::{Code, Layout, TlbCounts};
 
 use self::memory::Span;

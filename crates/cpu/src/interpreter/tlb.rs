@@ -357,6 +357,9 @@ impl Default for Tlb {
 }
 
 impl Tlb {
+    /// Where in it [`Tlb::versions`] is.
+    pub const VERSIONS_AT: usize = std::mem::offset_of!(Tlb, versions);
+
     /// Makes `asid` the present address space.
     #[inline(always)]
     pub fn switch(&mut self, asid: u16) {

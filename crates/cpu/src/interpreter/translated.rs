@@ -13,7 +13,7 @@ use crate::world::World;
 
 use super::Interpreter;
 pub use super::tlb::Counts as TlbCounts;
-use super::tlb::{ALIGNED_ONLY, ENTRIES, Entry, Set};
+use super::tlb::{ALIGNED_ONLY, ENTRIES, Entry, Set, Tlb};
 
 /// Where generated code finds what it works on: offsets in bytes.
 pub struct Layout {
@@ -38,6 +38,10 @@ pub struct Layout {
     pub addend: usize,
     /// From an [`Interpreter`] to a byte that is not 0 while the next DSB has something to wait for.
     pub waits: usize,
+    /// From an [`Interpreter`] to a byte that is to be 0 after an exception is taken or returned from.
+    pub stepped: usize,
+    /// From an [`Interpreter`] to the 64 bits that [`Interpreter::code_versions`] tells.
+    pub versions: usize,
 }
 
 impl Layout {
@@ -54,6 +58,8 @@ impl Layout {
         aligned_only: ALIGNED_ONLY,
         addend: offset_of!(Entry, addend),
         waits: offset_of!(Interpreter, core) + offset_of!(Core, has_waits),
+        stepped: offset_of!(Interpreter, core) + offset_of!(Core, stepped),
+        versions: offset_of!(Interpreter, tlb) + Tlb::VERSIONS_AT,
     };
 }
 

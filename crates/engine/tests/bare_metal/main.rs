@@ -3,6 +3,7 @@
 mod assembler;
 mod attacks;
 mod board;
+mod crossings;
 mod debugging;
 mod litmus;
 mod numbers;

@@ -688,6 +688,7 @@ impl Emit for Emitter {
         match field {
             0x1e => self.change_masks(true, immediate),
             0x1f => self.change_masks(false, immediate),
+            4 if self.change_pan(immediate & 1 != 0) => {}
             _ => self.fail("pstate"),
         }
         Ok(if self.failed.is_some() {
@@ -766,18 +767,20 @@ impl Emit for Emitter {
     }
 
     fn exception_link(&mut self) -> Value {
-        self.fail("exception return");
-        self.constant(0)
+        self.return_address()
     }
 
-    fn exception_return(&mut self, _: Value) -> Outcome<Self> {
-        self.fail("exception return");
+    fn exception_return(&mut self, target: Value) -> Outcome<Self> {
+        self.return_to(target);
         Ok(Flow::Ends)
     }
 
     fn exception(&mut self, exception: Exception) -> Outcome<Self> {
         self.fail(match exception {
-            Exception::Svc(_) => "svc",
+            Exception::Svc(_) => {
+                self.supervisor_call();
+                return Ok(Flow::Ends);
+            }
             Exception::Hvc(_) | Exception::Smc(_) => "call",
             Exception::FpTrap => "fp trap",
             _ => "exception",

@@ -255,6 +255,8 @@ pub struct Thunks {
     pub interpret_function: usize,
     /// Of each key for pointers: adds a code, checks it.
     pub pointers: [(usize, usize); super::pointers::KEYS],
+    /// SVC and ERET.
+    pub crossings: super::exceptions::Crossings,
 }
 
 /// A direct jump out of a block that is not linked yet.
@@ -540,6 +542,15 @@ impl Emitter {
     }
 
     fn call_interpreter(&mut self, word: u32, offset: u32, cause: Cause) {
+        self.load_site(word, offset, cause);
+        match &self.in_loop {
+            Some(inside) => self.asm.call(inside.interpret),
+            None => self.asm.call_to(self.thunks.interpret),
+        }
+    }
+
+    /// What [`Thunks::interpret`] has in registers.
+    pub(super) fn load_site(&mut self, word: u32, offset: u32, cause: Cause) {
         let number = match self.causes.iter().position(|c| *c == cause) {
             Some(number) => number,
             None => {
@@ -550,10 +561,6 @@ impl Emitter {
         self.asm.constant(RSI, word.into());
         self.asm
             .constant(RDX, u64::from(offset) | (number as u64) << 12);
-        match &self.in_loop {
-            Some(inside) => self.asm.call(inside.interpret),
-            None => self.asm.call_to(self.thunks.interpret),
-        }
     }
 
     // ---- values

@@ -117,6 +117,23 @@ pub struct Jump {
     pub padding: u64,
 }
 
+/// What an exception level is known by: [`Frame::context`], 0 for unknown, and its jump cache.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Level {
+    pub context: u64,
+    pub jumps: *const Jump,
+}
+
+impl Default for Level {
+    fn default() -> Level {
+        Level {
+            context: 0,
+            jumps: std::ptr::null(),
+        }
+    }
+}
+
 /// What generated code needs beside the state.
 #[repr(C, align(16))]
 pub struct Frame {
@@ -137,6 +154,17 @@ pub struct Frame {
     /// MXCSR for generated code, and where it is stored.
     pub mxcsr_start: u32,
     pub mxcsr: u32,
+    /// Not zero: generated code has changed the exception level or PSTATE.PAN, which the interpreter is to see.
+    pub crossed: u32,
+    /// Bits of PSTATE that an exception keeps, and sets; bits of SPSR that PSTATE takes on a return.
+    pub entry_keeps: u32,
+    pub entry_sets: u32,
+    pub return_keeps: u32,
+    /// EL0, and EL1 on its own stack pointer, while [`Interpreter::code_versions`] is `levels_version`.
+    pub levels: [Level; 2],
+    pub levels_version: u64,
+    /// Of EL1's data accesses, with PAN clear and set.
+    pub kernel_sets: [*const u8; 2],
     /// Jumps back that are still to be taken before a loop is made, by a mixture of where they go: see [`heat`].
     pub heat: [i32; HEATS],
     /// Constants that code looks up.
@@ -202,6 +230,40 @@ pub const CONTEXT: Mem = frame_field!(context);
 pub const FLAGS: Mem = frame_field!(flags);
 pub const MXCSR_START: Mem = frame_field!(mxcsr_start);
 pub const MXCSR: Mem = frame_field!(mxcsr);
+pub const CROSSED: Mem = frame_field!(crossed);
+pub const ENTRY_KEEPS: Mem = frame_field!(entry_keeps);
+pub const ENTRY_SETS: Mem = frame_field!(entry_sets);
+pub const RETURN_KEEPS: Mem = frame_field!(return_keeps);
+pub const LEVELS_VERSION: Mem = frame_field!(levels_version);
+
+/// A field of [`Frame::levels`].
+const fn level(which: usize, field: usize) -> Mem {
+    let first = frame_field!(levels);
+    Mem::at(
+        first.base,
+        first.disp + (which * size_of::<Level>() + field) as i32,
+    )
+}
+
+pub fn level_context(which: usize) -> Mem {
+    level(which, offset_of!(Level, context))
+}
+
+pub fn level_jumps(which: usize) -> Mem {
+    level(which, offset_of!(Level, jumps))
+}
+
+/// The set of EL1's data accesses.
+pub fn kernel_set(pan: bool) -> Mem {
+    let first = frame_field!(kernel_sets);
+    Mem::at(first.base, first.disp + 8 * i32::from(pan))
+}
+
+/// The same; the register holds PAN.
+pub fn kernel_set_by(pan: Reg) -> Mem {
+    let first = frame_field!(kernel_sets);
+    Mem::indexed(first.base, pan, 8, first.disp)
+}
 
 /// A mask of [`Frame::pac_masks`] for a key; `half` holds 16 for the upper half, else 0.
 pub fn pac_mask(key: usize, half: Reg, which: usize) -> Mem {
@@ -240,6 +302,7 @@ macro_rules! state_field {
 
 state_field! {
     SP_EL0 sp 0;
+    SP_EL1 sp 1;
     ELR_EL1 elr 1;
     SPSR_EL1 spsr 1;
     ESR_EL1 esr 1;
@@ -263,6 +326,18 @@ pub const MDSCR_EL1: Mem = in_state(offset_of!(State, debug) + offset_of!(cpu::D
 pub const CNTKCTL_EL1: Mem = in_state(offset_of!(State, cntkctl_el1));
 /// A byte that is not 0 while the next DSB has something to wait for.
 pub const WAITS: Mem = in_machine(offset_of!(Machine, interpreter) + Layout::THIS.waits);
+
+/// A byte that is to be 0 after an exception is taken or returned from.
+pub const STEPPED: Mem = in_machine(offset_of!(Machine, interpreter) + Layout::THIS.stepped);
+/// How many versions of where code is found there were.
+pub const VERSIONS: Mem = in_machine(offset_of!(Machine, interpreter) + Layout::THIS.versions);
+/// Bytes of the exception level and PSTATE.SP.
+pub const LEVEL: Mem = {
+    assert!(offset_of!(State, sp_sel) == offset_of!(State, el) + 1);
+    in_state(offset_of!(State, el))
+};
+/// The event register.
+pub const EVENT: Mem = in_state(offset_of!(State, event));
 
 /// A half of a pointer authentication key.
 pub fn pac_key(key: usize, half: usize) -> Mem {

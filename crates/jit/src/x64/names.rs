@@ -7,6 +7,7 @@
 
 use cpu::Key;
 
+use super::exceptions::NEVER;
 use super::frame::{JUMPS, Jump, Machine};
 
 /// Keys with a number, at most.
@@ -25,8 +26,6 @@ pub struct Names {
     /// Keys that code was made for, by their number.
     keys: Vec<Key>,
     recent: [Option<(Key, u16)>; RECENT],
-    /// Of the present name.
-    version: u64,
     /// Versions there were when the jump caches were last known to hold none of a number to come.
     versions: u64,
 }
@@ -41,7 +40,6 @@ impl Names {
             used: [false; TABLES],
             keys: Vec::new(),
             recent: [None; RECENT],
-            version: 0,
             versions: 0,
         }
     }
@@ -94,11 +92,6 @@ impl Names {
         }
     }
 
-    /// The version of the present name.
-    pub fn version(&self) -> u64 {
-        self.version
-    }
-
     /// The number of a key; `None`: there are too many.
     fn number(&mut self, key: &Key) -> Option<u16> {
         let slot = (usize::from(key.el)
@@ -129,6 +122,11 @@ fn slot(pc: u64) -> usize {
 /// In a name: EL0.
 const USER: u64 = 1 << 15;
 
+/// The name of a version, an ASID and a key's number.
+fn name(version: u64, asid: u16, user: bool, number: u16) -> u64 {
+    version << 32 | u64::from(asid) << 16 | if user { USER } else { 0 } | u64::from(number) << 1 | 1
+}
+
 impl Machine {
     /// Finds the number of the present key, and the name of what addresses mean at present.
     pub(super) fn refresh(&mut self) {
@@ -142,6 +140,7 @@ impl Machine {
                 self.side.names.keys.clear();
                 self.side.names.recent.fill(None);
                 self.side.cache.clear();
+                self.frame.levels_version = NEVER;
                 self.side.names.number(key).unwrap_or(0)
             }
         };
@@ -156,13 +155,7 @@ impl Machine {
         } else {
             0
         };
-        let version = self.interpreter.code_version();
-        self.side.names.version = version;
-        let context = version << 32
-            | u64::from(asid) << 16
-            | if user { USER } else { 0 }
-            | u64::from(number) << 1
-            | 1;
+        let context = name(self.interpreter.code_version(), asid, user, number);
         if context != self.frame.context {
             self.frame.context = context;
             let table = Names::table_of(context);
@@ -174,6 +167,14 @@ impl Machine {
             self.side.names.forget();
         }
         self.side.names.versions = versions;
+        self.remember_level();
+    }
+
+    /// Whether addresses mean what they did when the present name was found.
+    pub(super) fn still_here(&self) -> bool {
+        // The version's low half.
+        self.frame.context >> 32 == self.interpreter.code_version() & 0xffff_ffff
+            && self.interpreter.map_generation() == self.side.map_generation
     }
 
     /// Where execution goes on from the state's PC: an address of code, or 0. The same as [`Machine::go`], but faster where

@@ -8,7 +8,7 @@ use super::assembler::{
     Alu, Assembler, Cc, Mem, R12, R13, R14, R15, RAX, RBP, RBX, RDI, RDX, RSI, RSP, Reg, Xmm,
 };
 use super::emitter::Thunks;
-use super::{frame, pointers, vector};
+use super::{exceptions, frame, pointers, vector};
 
 /// What thunks call: addresses of functions.
 pub struct Functions {
@@ -16,6 +16,7 @@ pub struct Functions {
     pub indirect: usize,
     pub interpret: usize,
     pub hot: usize,
+    pub arrive: usize,
 }
 
 /// Registers that a C function keeps, in the order they are pushed.
@@ -115,12 +116,14 @@ pub fn emit(origin: usize, functions: &Functions) -> (Vec<u8>, Thunks) {
         thunks.pointers[key] = pointers::emit(&mut asm, origin, key, thunks.call);
     }
 
+    thunks.crossings = exceptions::emit(&mut asm, origin, &thunks, functions.arrive);
+
     asm.finish();
     (asm.bytes, thunks)
 }
 
 /// Goes on where a function of the machine and RSI says.
-fn go_by(asm: &mut Assembler, function: usize, leave: usize) {
+pub fn go_by(asm: &mut Assembler, function: usize, leave: usize) {
     save_state(asm);
     asm.lea(true, RDI, frame::MACHINE);
     asm.constant(RAX, function as u64);

@@ -4,12 +4,13 @@
 use std::io;
 use std::marker::PhantomData;
 
-use cpu::{Core, Exit, Flow, Interpreter, State, World};
+use cpu::{Core, Exit, Flow, Interpreter, State, Surroundings, World};
 
 use super::blocks::word_at;
 use super::cache::{Cache, Entry, ExitId};
 use super::emitter::{BLOCK, Emitter};
-use super::frame::{self, Frame, HEATS, Machine, POOL};
+use super::exceptions::{self, NEVER};
+use super::frame::{self, Frame, HEATS, Level, Machine, POOL};
 use super::names::Names;
 use super::thunks;
 use crate::{Counters, Options};
@@ -33,6 +34,8 @@ pub struct Side {
     pub(super) perf_map: Option<std::sync::Arc<crate::PerfMap>>,
     /// Code of EL1 was found through an entry that is not global: where it is depends on the ASID.
     pub(super) local_kernel: bool,
+    /// What [`Frame::levels`] was found in, and whether that was with [`Side::local_kernel`].
+    pub(super) surroundings: (Option<Surroundings>, bool),
     /// What the cache was filled under.
     pub(super) map_generation: u64,
     pub(super) evictions: u64,
@@ -70,6 +73,7 @@ impl Translator {
             indirect: indirect as *const () as usize,
             interpret: interpret as *const () as usize,
             hot: hot as *const () as usize,
+            arrive: exceptions::arrive as *const () as usize,
         };
         let cache = Cache::new(options.cache, options.perf_map.is_some(), &functions)?;
         let names = Names::new();
@@ -87,6 +91,13 @@ impl Translator {
             flags: 0,
             mxcsr_start: MXCSR,
             mxcsr: MXCSR,
+            crossed: 0,
+            entry_keeps: 0,
+            entry_sets: 0,
+            return_keeps: 0,
+            levels: [Level::default(); 2],
+            levels_version: NEVER,
+            kernel_sets: interpreter.kernel_sets(),
             heat: [options.hot.map_or(0, initial_heat); HEATS],
             pool: [0; POOL],
             pac_masks: interpreter.core().state.pac_masks(),
@@ -102,6 +113,7 @@ impl Translator {
                     tcr: 0,
                     perf_map: options.perf_map.clone(),
                     local_kernel: false,
+                    surroundings: (None, false),
                     map_generation: 0,
                     evictions: 0,
                     key: 0,
@@ -246,6 +258,7 @@ impl Machine {
         state.nzcv = frame::flags_from_host(self.frame.flags);
         // IE, ZE, OE, UE, PE to IOC, DZC, OFC, UFC, IXC. An operand that is not normal is nothing to tell.
         state.fpsr |= raised & 1 | raised >> 1 & 0x1e;
+        self.settle();
     }
 
     /// Before generated code.
@@ -459,11 +472,5 @@ impl Machine {
         } else {
             counters.other_name += 1;
         }
-    }
-
-    /// Whether addresses mean what they did when the block was entered.
-    fn still_here(&self) -> bool {
-        self.side.names.version() == self.interpreter.code_version()
-            && self.interpreter.map_generation() == self.side.map_generation
     }
 }
