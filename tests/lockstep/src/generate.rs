@@ -39,6 +39,7 @@ const READABLE: &[u16] = &[
     r::PAN,
     r::UAO,
     r::TTBR0_EL1,
+    r::TTBR1_EL1,
     r::MIDR_EL1,
     r::CTR_EL0,
     r::DCZID_EL0,
@@ -93,6 +94,19 @@ const SYSTEM_WORDS: &[u32] = &[
     0xd420_0040, // brk #2
     0xd508_871f, // tlbi vmalle1
     0xd508_831f, // tlbi vmalle1is
+];
+
+const INVALIDATIONS: &[u16] = &[
+    r::TLBI_VAE1,
+    r::TLBI_VAE1IS,
+    r::TLBI_VALE1,
+    r::TLBI_VALE1IS,
+    r::TLBI_VAAE1,
+    r::TLBI_VAAE1IS,
+    r::TLBI_VAALE1,
+    r::TLBI_VAALE1IS,
+    r::TLBI_ASIDE1,
+    r::TLBI_ASIDE1IS,
 ];
 
 impl Generator {
@@ -520,7 +534,7 @@ impl Writer<'_> {
 
     fn system(&mut self) -> Vec<u32> {
         let t = self.random.below(24) as u32;
-        match self.random.below(12) {
+        match self.random.below(15) {
             0..=2 => vec![mrs(t, self.random.pick(READABLE))],
             3 => vec![msr(self.random.pick(WRITABLE), t)],
             4 => {
@@ -553,7 +567,21 @@ impl Writer<'_> {
                 let asid = self.random.below(4) << 48;
                 let base = self.random.pick(&TABLES);
                 let mut words = load_immediate(t, base | asid);
-                words.extend([msr(r::TTBR0_EL1, t), 0xd503_3fdf]);
+                // Of the upper half there is nothing to be had.
+                let register = if self.random.one_in(8) {
+                    r::TTBR1_EL1
+                } else {
+                    r::TTBR0_EL1
+                };
+                words.extend([msr(register, t), 0xd503_3fdf]);
+                words
+            }
+            10 | 11 => {
+                // A page or an address space, by an ASID that may be in use.
+                let asid = self.random.below(4) << 48;
+                let page = self.address() >> 12 & 0xfff_ffff_ffff;
+                let mut words = load_immediate(t, asid | page);
+                words.push(msr(self.random.pick(INVALIDATIONS), t));
                 words
             }
             _ => vec![self.random.pick(SYSTEM_WORDS)],

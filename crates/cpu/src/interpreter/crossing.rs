@@ -2,9 +2,10 @@
 
 use crate::debug::mdscr;
 use crate::exception::pstate;
+use crate::tlbi::Invalidation;
 
 use super::Interpreter;
-use super::tlb::Regime;
+use super::tlb::{Entry, Regime};
 
 /// What the translation of code at EL0, and at EL1 on its own stack pointer, depends on beside
 /// [`Interpreter::code_versions`]; and what PSTATE becomes on the way from one to the other.
@@ -49,9 +50,65 @@ impl Interpreter {
         })
     }
 
+    /// [`Interpreter::code_version`] of EL0 in the present address space.
+    pub fn user_version(&self) -> u64 {
+        self.tlb.version(Regime::User)
+    }
+
     /// The exception level, the stack pointer in use or PSTATE were changed in the state.
     pub fn crossed(&mut self) {
         self.core.refresh();
         self.retarget();
+    }
+
+    /// MSR of TTBR0_EL1 or TTBR1_EL1 at EL1, but for the PC; false, and nothing is done, if that is not all there is to it.
+    pub fn write_table_base(&mut self, register: u16, value: u64) -> bool {
+        let plain = self.core.hypervisor.is_none();
+        if plain {
+            self.core.write_control(register, value);
+            self.retarget();
+        }
+        plain
+    }
+
+    /// TLBI at EL1, but for the PC; whether it is one.
+    pub fn invalidate_translations(&mut self, register: u16, value: u64) -> bool {
+        let Some((invalidation, broadcast)) = Invalidation::decode(register, value) else {
+            return false;
+        };
+        self.core.invalidate(invalidation, broadcast, &mut self.tlb);
+        self.forget_code();
+        true
+    }
+
+    /// IC IVAU where it is permitted; false, and nothing is done, if the TLB does not know the address, or that is not all
+    /// there is to it.
+    pub fn invalidate_line(&mut self, address: u64) -> bool {
+        let set = self.tlb.set(self.regime);
+        let known = Entry::holds(set.entry(address).read, address);
+        let plain = known && self.core.hypervisor.is_none();
+        if plain {
+            let physical = set.details(address).physical | address & 0xfff;
+            // A line of 64 bytes: CTR_EL0.IminLine.
+            self.world().space().code().written(physical & !63, 64);
+        }
+        plain
+    }
+
+    /// MRS at EL1 of a register of the interrupt controller; `None`, and nothing is done, if that is not all there is to it.
+    pub fn read_interrupt_register(&mut self, register: u16) -> Option<u64> {
+        if self.core.hypervisor.is_some() {
+            return None;
+        }
+        self.world().read_system_register(self.core.index, register)
+    }
+
+    /// MSR of the same.
+    pub fn write_interrupt_register(&mut self, register: u16, value: u64) -> Option<()> {
+        if self.core.hypervisor.is_some() {
+            return None;
+        }
+        self.world()
+            .write_system_register(self.core.index, register, value)
     }
 }

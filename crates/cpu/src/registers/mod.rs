@@ -30,6 +30,9 @@ pub mod sctlr {
     pub const TRANSLATION: u64 = 1 | 1 << 19;
 }
 
+/// FPSR: QC, IDC, IXC, UFC, OFC, DZC, IOC.
+pub const FPSR_BITS: u32 = 0x0800_009f;
+
 /// CNTKCTL_EL1.
 mod cntkctl {
     pub const EL0PCTEN: u64 = 1;
@@ -249,7 +252,7 @@ impl Core {
             r::PAR_EL1 => s.par_el1 = value,
             r::CONTEXTIDR_EL1 => s.contextidr[1] = value & 0xffff_ffff,
             r::CSSELR_EL1 => s.csselr_el1 = value & 0xf,
-            r::FPSR => s.fpsr = value as u32 & 0x0800_009f,
+            r::FPSR => s.fpsr = value as u32 & FPSR_BITS,
             r::LORSA_EL1 | r::LOREA_EL1 | r::LORN_EL1 | r::LORC_EL1 => has(Extension::Lor)?,
             r::CNTKCTL_EL1 => s.cntkctl_el1 = value & cntkctl::KEPT,
             // The frequency of the counter is what it is; the register only reports it.
@@ -334,7 +337,7 @@ impl Core {
     }
 
     /// Registers that translation and the block's key depend on.
-    fn write_control(&mut self, register: u16, value: u64) {
+    pub(crate) fn write_control(&mut self, register: u16, value: u64) {
         let f = &self.features;
         let has = |extension, bits: u64| if f.has(extension) { bits } else { 0 };
         let s = &mut self.state;
@@ -415,8 +418,8 @@ impl Core {
     }
 }
 
-/// The interrupt controller's registers.
-fn is_gic(register: u16) -> bool {
+/// Whether a register is one of the interrupt controller's interface to the processor.
+pub fn is_gic(register: u16) -> bool {
     let (op0, op1, crn, crm, _) = r::fields(register);
     register == r::ICC_PMR_EL1 || (op0 == 3 && op1 == 0 && crn == 12 && (8..=12).contains(&crm))
 }

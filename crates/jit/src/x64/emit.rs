@@ -635,6 +635,9 @@ impl Emit for Emitter {
         if register == r::FPCR && self.key.fp_enabled {
             return Ok(self.constant(self.key.fpcr.into()));
         }
+        if register == r::FPSR && self.key.fp_enabled {
+            return Ok(self.status_register());
+        }
         if register == r::DAIF && self.key.el == 1 {
             return Ok(self.masks());
         }
@@ -643,6 +646,9 @@ impl Emit for Emitter {
         }
         if matches!(register, r::CNTVCT_EL0 | r::CNTPCT_EL0) {
             return Ok(self.counter(register, functions::counter as *const () as usize));
+        }
+        if self.is_interrupt_register(register) {
+            return Ok(self.read_interrupt_register(register));
         }
         let plain = self.plain_register(register, false);
         match plain.or_else(|| self.key_register(register)) {
@@ -663,12 +669,16 @@ impl Emit for Emitter {
             self.write_flags(Flags::From(value));
             return Ok(Flow::Next);
         }
+        if register == r::FPSR && self.key.fp_enabled {
+            self.write_status_register(value);
+            return Ok(Flow::Next);
+        }
         self.forget_places();
         if register == r::DAIF && self.key.el == 1 {
             self.write_masks(value);
             return Ok(Flow::Next);
         }
-        if self.write_half(register, value) {
+        if self.write_half(register, value) || self.write_by_function(register, value) {
             return Ok(Flow::Next);
         }
         let plain = self.plain_register(register, true);
@@ -700,7 +710,7 @@ impl Emit for Emitter {
 
     fn system(&mut self, register: u16, _: u32, value: Value) -> Outcome<Self> {
         self.forget_places();
-        if !self.clean_data_cache(register, value) {
+        if !self.clean_data_cache(register, value) && !self.invalidate(register, value) {
             self.fail("sys");
         }
         Ok(Flow::Next)

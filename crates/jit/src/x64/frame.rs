@@ -336,6 +336,8 @@ pub const LEVEL: Mem = {
     assert!(offset_of!(State, sp_sel) == offset_of!(State, el) + 1);
     in_state(offset_of!(State, el))
 };
+/// FPSR, but for what the host's MXCSR has of it.
+pub const FPSR: Mem = in_state(offset_of!(State, fpsr));
 /// The event register.
 pub const EVENT: Mem = in_state(offset_of!(State, event));
 

@@ -5,8 +5,9 @@
 //!   part for vectors and floating point, with `vector_lanes`, `vector_float` and `vector_crypto`; `places` its accesses near
 //!   others.
 //! - `loops` finds loops that are worth more, by what `record` says that instructions do, and `loop_code` emits them.
-//! - `atomic`: atomics and exclusives; `interrupts`: masks of interrupts; `exceptions`: SVC and ERET; `system`: system registers
-//!   and barriers; `pointers`: pointer authentication.
+//! - `atomic`: atomics and exclusives; `interrupts`: masks of interrupts; `exceptions`: SVC and ERET; `control`:
+//!   address spaces and the interrupt controller; `system`: other system registers, and barriers; `pointers`: pointer
+//!   authentication.
 //! - [`frame`] is what generated code works on; [`functions`] what it calls for single operations.
 //! - [`region`], [`cache`], [`names`]: where code is. [`thunks`]: code that all blocks share. [`blocks`]: how blocks are made.
 //! - [`translator`] is the processor that executes all that.
@@ -15,6 +16,7 @@ mod assembler;
 mod atomic;
 mod blocks;
 mod cache;
+mod control;
 mod emit;
 mod emitter;
 mod exceptions;

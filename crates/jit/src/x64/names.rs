@@ -121,6 +121,8 @@ fn slot(pc: u64) -> usize {
 
 /// In a name: EL0.
 const USER: u64 = 1 << 15;
+/// The number.
+const NUMBER: u64 = (KEYS as u64 - 1) << 1;
 
 /// The name of a version, an ASID and a key's number.
 fn name(version: u64, asid: u16, user: bool, number: u16) -> u64 {
@@ -175,6 +177,22 @@ impl Machine {
         // The version's low half.
         self.frame.context >> 32 == self.interpreter.code_version() & 0xffff_ffff
             && self.interpreter.map_generation() == self.side.map_generation
+    }
+
+    /// After a change of the ASID at EL1, before which all that is remembered of levels held: EL0's name is another.
+    pub(super) fn rename_user(&mut self) {
+        let Some(surroundings) = &mut self.side.surroundings.0 else {
+            return;
+        };
+        surroundings.asid = self.interpreter.address_space();
+        self.frame.levels_version = self.interpreter.code_versions();
+        let level = &mut self.frame.levels[0];
+        if level.context != 0 {
+            let number = (level.context & NUMBER) >> 1;
+            let version = self.interpreter.user_version();
+            level.context = name(version, surroundings.asid, true, number as u16);
+            level.jumps = self.side.names.table(Names::table_of(level.context));
+        }
     }
 
     /// Where execution goes on from the state's PC: an address of code, or 0. The same as [`Machine::go`], but faster where

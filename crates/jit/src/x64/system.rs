@@ -4,7 +4,7 @@ use aarch64::{Extension, registers as r};
 use cpu::registers::sctlr;
 use cpu::{Access, AccessKind};
 
-use super::assembler::{Alu, Cc, Mem};
+use super::assembler::{Alu, Cc, Mem, ShiftOp};
 use super::emitter::{Emitter, Node, Value};
 use super::frame;
 
@@ -54,6 +54,33 @@ impl Emitter {
         self.asm.store(8, to, reg);
         self.release(reg);
         true
+    }
+
+    /// MRS of FPSR, of which the host keeps a part.
+    pub(super) fn status_register(&mut self) -> Value {
+        let (to, t) = (self.take(), self.take());
+        self.asm.store_mxcsr(frame::MXCSR);
+        self.asm.load(false, to, frame::MXCSR);
+        self.asm.load(false, t, to);
+        // IE; ZE, OE, UE, PE, behind one more.
+        self.asm.alu_constant(Alu::And, false, to, 1);
+        self.asm.shift(ShiftOp::Shr, false, t, 1);
+        self.asm.alu_constant(Alu::And, false, t, 0x1e);
+        self.asm.alu(Alu::Or, false, to, t);
+        self.asm.alu(Alu::Or, false, to, frame::FPSR);
+        self.release(t);
+        self.node(Node::Register(to))
+    }
+
+    /// MSR of FPSR.
+    pub(super) fn write_status_register(&mut self, value: Value) {
+        let new = self.take();
+        self.evaluate(value, new);
+        self.asm
+            .alu_constant(Alu::And, false, new, cpu::registers::FPSR_BITS as i32);
+        self.asm.store(4, frame::FPSR, new);
+        self.asm.load_mxcsr(frame::MXCSR_START);
+        self.release(new);
     }
 
     /// Leaves the instruction to the interpreter if something wants attention.
