@@ -88,7 +88,10 @@ impl<F: FnMut(u32) -> u32> Search<'_, F> {
     pub fn find(mut self, head: u32) -> Option<Loop> {
         let mut steps = self.reachable(head);
         leads_back(&mut steps, head);
-        if steps.is_empty() || steps.len() > MOST {
+        if steps.len() > MOST {
+            keep_inner(&mut steps, head);
+        }
+        if steps.is_empty() {
             return None;
         }
         let place = Places::of(&steps);
@@ -192,6 +195,23 @@ fn leads_back(steps: &mut Vec<Step>, head: u32) {
     }
     let mut leads = leads.into_iter();
     steps.retain(|_| leads.next().unwrap_or(false));
+}
+
+/// Of a loop that is too large, being most of one around it, keeps what is between the head and a jump back to it, the furthest
+/// that does.
+fn keep_inner(steps: &mut Vec<Step>, head: u32) {
+    let back = |step: &&Step| step.offset >= head && step.jump() == Some(head.into());
+    let mut ends: Vec<u32> = steps.iter().filter(back).map(|step| step.offset).collect();
+    while let Some(end) = ends.pop() {
+        let mut inner = steps.clone();
+        inner.retain(|step| (head..=end).contains(&step.offset));
+        leads_back(&mut inner, head);
+        if inner.len() <= MOST {
+            *steps = inner;
+            return;
+        }
+    }
+    steps.clear();
 }
 
 fn mark_targets(steps: &mut [Step], place: &Places, head: u32) {
@@ -458,6 +478,19 @@ mod tests {
         assert!(found.steps[0].target);
         assert!(!found.steps[1].target);
         assert!(find(&SUM, 16).is_none());
+    }
+
+    #[test]
+    fn of_a_loop_that_is_too_large_the_inner_one_is_found() {
+        // ldr x0, [x0]; cbnz x0, 0; 300 times add x1, x1, #1; b 0
+        let mut words = vec![0xf940_0000, 0xb5ff_ffe0];
+        words.extend([0x9100_0421; 300]);
+        words.push(0x17ff_fffe - 300);
+        let found = find(&words, 0).unwrap();
+        let offsets: Vec<u32> = found.steps.iter().map(|step| step.offset).collect();
+        assert_eq!(offsets, [0, 4]);
+        // Without the inner one there is none.
+        assert!(find(&words[2..], 0).is_none());
     }
 
     #[test]

@@ -60,6 +60,9 @@ pub struct Side {
     pub pooled: usize,
 }
 
+/// Jumps back until a loop is tried again that could not be made: by then the search takes a hundredth of what they took.
+const RETRY: i32 = 1 << 20;
+
 /// One processor, executing by generated code.
 pub struct Translator {
     machine: Box<Machine>,
@@ -350,8 +353,8 @@ impl Machine {
         let heat = if !is_there && self.translate_loop(code, offset) {
             initial_heat(self.side.hot.unwrap_or(0))
         } else {
-            // Not again soon.
-            i32::MAX
+            // Not again soon; but code elsewhere may have the same count.
+            RETRY
         };
         self.frame.heat[frame::heat_index(code.physical >> 12, offset)] = heat;
     }
