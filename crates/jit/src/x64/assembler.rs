@@ -208,6 +208,17 @@ pub struct Assembler {
     fixups: Vec<Fixup>,
     /// The host's arithmetic flags were changed since this was last cleared.
     pub flags_changed: bool,
+    /// The last vector instruction, if what it writes is in its encoding apart from what it reads.
+    result: Option<VectorResult>,
+}
+
+/// Where an instruction says which vector register it writes.
+struct VectorResult {
+    xmm: Xmm,
+    at: usize,
+    end: usize,
+    /// In VEX.vvvv; else in ModRM's register field.
+    in_prefix: bool,
 }
 
 const UNBOUND: u32 = u32::MAX;
@@ -220,6 +231,7 @@ impl Assembler {
         self.fixups.clear();
         self.origin = origin;
         self.flags_changed = true;
+        self.result = None;
     }
 
     /// Bytes so far.
@@ -230,6 +242,7 @@ impl Assembler {
     /// Forgets what was emitted from a position on, which must hold no label.
     pub fn rewind(&mut self, to: usize) {
         self.bytes.truncate(to);
+        self.result = None;
         self.fixups.retain(|fixup| (fixup.at as usize) < to);
         for label in &mut self.labels {
             if *label != UNBOUND && *label as usize > to {
@@ -246,6 +259,7 @@ impl Assembler {
     pub fn bind(&mut self, label: Label) {
         debug_assert_eq!(self.labels[label.0 as usize], UNBOUND);
         self.labels[label.0 as usize] = self.bytes.len() as u32;
+        self.result = None;
     }
 
     /// Resolves jumps to labels. Every label jumped to must be bound.
@@ -773,38 +787,83 @@ impl Assembler {
         }
     }
 
+    /// Remembers that the instruction from `at` writes a vector register.
+    fn writes(&mut self, at: usize, xmm: Xmm, in_prefix: bool) {
+        self.result = Some(VectorResult {
+            xmm,
+            at,
+            end: self.bytes.len(),
+            in_prefix,
+        });
+    }
+
+    /// Has what was emitted last write one vector register in the place of another; false if it cannot.
+    pub fn redirect(&mut self, from: Xmm, to: Xmm) -> bool {
+        let Some(result) = self.result.take() else {
+            return false;
+        };
+        if result.xmm != from || result.end != self.bytes.len() {
+            return false;
+        }
+        let bytes = &mut self.bytes[result.at..];
+        let long = usize::from(bytes[0] == 0xc4);
+        if result.in_prefix {
+            bytes[1 + long] = bytes[1 + long] & !0x78 | (!to.0 & 15) << 3;
+        } else {
+            bytes[1] = bytes[1] & 0x7f | (to.0 >> 3 ^ 1) << 7;
+            bytes[3 + long] = bytes[3 + long] & !0x38 | (to.0 & 7) << 3;
+        }
+        true
+    }
+
     /// `to = a op b`.
     pub fn vector3(&mut self, v: Vex, to: Xmm, a: Xmm, b: impl Into<Xm>) {
+        let at = self.bytes.len();
         self.vex(v, to.0, a.0, Assembler::xm(b.into()));
+        // Fused multiplications and additions read it too.
+        if !matches!(v, Vex(_, Map::M0f38, _, 0x96..=0xbf)) {
+            self.writes(at, to, false);
+        }
     }
 
     /// The same with a constant at the end.
     pub fn vector3_constant(&mut self, v: Vex, to: Xmm, a: Xmm, b: impl Into<Xm>, value: u8) {
+        let at = self.bytes.len();
         self.vector3(v, to, a, b);
         self.byte(value);
+        self.writes(at, to, false);
     }
 
-    /// `to = op a`.
+    /// `to = op a`; of stores, `to` is what is stored.
     pub fn vector2(&mut self, v: Vex, to: Xmm, a: impl Into<Xm>) {
+        let at = self.bytes.len();
         self.vex(v, to.0, 0, Assembler::xm(a.into()));
+        if !matches!(v, Vex(_, Map::M0f, _, 0x7f | 0xd6)) {
+            self.writes(at, to, false);
+        }
     }
 
     pub fn vector2_constant(&mut self, v: Vex, to: Xmm, a: impl Into<Xm>, value: u8) {
+        let at = self.bytes.len();
         self.vector2(v, to, a);
         self.byte(value);
+        self.writes(at, to, false);
     }
 
     /// Shifts by a constant: the operation is in ModRM's register field, the destination in VEX.vvvv.
     pub fn vector_shift(&mut self, opcode: u8, extension: u8, to: Xmm, a: Xmm, amount: u8) {
+        let at = self.bytes.len();
         let v = Vex(Pp::P66, Map::M0f, false, opcode);
         self.vex(v, extension, to.0, Rm::Reg(Reg(a.0)));
         self.byte(amount);
+        self.writes(at, to, true);
     }
 
     /// Comparisons that set the host's flags.
     pub fn vector_compare_flags(&mut self, v: Vex, a: Xmm, b: impl Into<Xm>) {
         self.flags_changed = true;
         self.vector2(v, a, b);
+        self.result = None;
     }
 
     /// Between a general and a vector register: the vector is ModRM's register field.

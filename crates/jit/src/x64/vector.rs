@@ -177,7 +177,7 @@ impl Emitter {
     }
 
     /// A constant as an operand: in the frame, or else in a register that is given for it.
-    fn constant_operand(&mut self, value: u128, spare: Xmm) -> Xm {
+    pub(super) fn constant_operand(&mut self, value: u128, spare: Xmm) -> Xm {
         match self.pooled(value) {
             Some(place) => place.into(),
             None => {
@@ -270,11 +270,20 @@ impl Emitter {
                 T0
             }
         };
+        self.vector_epochs[usize::from(n)] += 1;
         match self.homes.vectors[usize::from(n)] {
+            // Into its home at once, and not by way of a register of the instruction's own.
+            Some(home) if xmm.0 >= self.homes.vectors_taken && self.asm.redirect(xmm, home) => {
+                let written = Place128::Guest(n, self.vector_epochs[usize::from(n)]);
+                for vector in &mut self.vectors {
+                    if *vector == place {
+                        *vector = written;
+                    }
+                }
+            }
             Some(home) => self.asm.vector2(LOAD, home, xmm),
             None => self.asm.vector2(STORE, xmm, frame::vector(n)),
         }
-        self.vector_epochs[usize::from(n)] += 1;
     }
 
     pub(super) fn load_vector(&mut self, from: Mem, size: u8) -> Vector {

@@ -79,7 +79,7 @@ impl Emitter {
                 let (x, y) = (self.xmm(a), self.operand128(b));
                 to = self.new_xmm();
                 self.asm.vector3(XOR, to, x, y);
-                self.asm.vector3(XOR, T0, T0, T0);
+                let zero = self.constant_operand(0, T0);
                 // The host has a round and its columns' mixture in one, and the last round without.
                 self.took_following = self.mixes_columns(op);
                 let round = v38(match (op, self.took_following) {
@@ -88,7 +88,7 @@ impl Emitter {
                     (_, true) => 0xde,
                     (_, false) => 0xdf,
                 });
-                self.asm.vector3(round, to, to, T0);
+                self.asm.vector3(round, to, to, zero);
             }
             Crypto::AesMc => {
                 let x = self.xmm(a);
