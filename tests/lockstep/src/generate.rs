@@ -209,6 +209,8 @@ impl Writer<'_> {
         for _ in 0..count {
             if !self.in_loop && self.random.one_in(16) {
                 items.extend(self.walk());
+            } else if !self.in_loop && self.random.one_in(24) {
+                items.push(self.walks_in_a_loop());
             } else {
                 items.push(self.item());
             }
@@ -226,6 +228,9 @@ impl Writer<'_> {
         };
         let mut body = Vec::new();
         for _ in 0..1 + self.random.below(3) {
+            if self.random.one_in(3) {
+                body.push(Item::Words(vec![self.but(&[base], Writer::flags)]));
+            }
             let step = (self.random.below(96) as u32).wrapping_sub(32) & 0x1ff;
             let value = (self.random.below(2) as u32) + 20;
             let word = self.random.pick(&[
@@ -238,7 +243,7 @@ impl Writer<'_> {
             ]);
             body.push(Item::Words(vec![word | step << 12 | base << 5 | value]));
             if self.random.one_in(2) {
-                body.push(Item::Words(vec![self.arithmetic_but(base)]));
+                body.push(Item::Words(vec![self.but(&[base], Writer::arithmetic)]));
             }
         }
         let walk = Item::Loop {
@@ -249,14 +254,74 @@ impl Writer<'_> {
         [Item::Words(load_immediate(base, start)), walk]
     }
 
-    /// Arithmetic that leaves a register alone, as far as its destination tells.
-    fn arithmetic_but(&mut self, base: u32) -> u32 {
+    /// One of such instructions that leaves registers alone, as far as its destination tells.
+    fn but(&mut self, registers: &[u32], make: fn(&mut Self) -> u32) -> u32 {
         loop {
-            let word = self.arithmetic();
-            if word & 31 != base {
+            let word = make(self);
+            if !registers.contains(&(word & 31)) {
                 return word;
             }
         }
+    }
+
+    /// A loop with loops in it that walk up to where they are to end, with flags that are live where accesses fault.
+    fn walks_in_a_loop(&mut self) -> Item {
+        let mut body = Vec::new();
+        for _ in 0..1 + self.random.below(3) {
+            body.push(Item::Words(self.walk_to_an_end()));
+            if self.random.one_in(2) {
+                body.push(Item::Words(self.conditions()));
+            }
+        }
+        Item::Loop {
+            count: self.random.pick(&[2, 5, 12]),
+            by_flags: self.random.one_in(2),
+            body,
+        }
+    }
+
+    fn walk_to_an_end(&mut self) -> Vec<u32> {
+        let at = self.random.below(10) as u32;
+        let end = 10 + self.random.below(10) as u32;
+        let step = 1 + self.random.below(40);
+        let times = self.random.pick(&[1, 2, 9, MOST_STEPS]);
+        let start = match self.random.below(3) {
+            0 => HOLE.wrapping_sub(self.random.below(400)),
+            1 => READ_ONLY.wrapping_sub(self.random.below(400)),
+            _ => DATA + 0x2000 + self.random.below(0x1000),
+        };
+        let mut words = load_immediate(at, start);
+        words.extend(load_immediate(end, start.wrapping_add(step * times)));
+        if self.random.one_in(2) {
+            words.push(self.but(&[at, end], Writer::flags));
+        }
+        let top = words.len();
+        for _ in 0..1 + self.random.below(2) {
+            let value = 20 + self.random.below(2) as u32;
+            let word = self.random.pick(&[
+                0xf840_0000, // ldur x, [n]
+                0xb800_0000, // stur w, [n]
+                0x3840_0000, // ldurb w, [n]
+                0x3c80_0000, // stur q, [n]
+            ]);
+            words.push(word | at << 5 | value);
+            match self.random.below(4) {
+                0 => words.push(self.but(&[at, end], Writer::flags)),
+                1 => words.push(self.but(&[at, end], Writer::looks_at_flags)),
+                2 => words.push(self.but(&[at, end], Writer::arithmetic)),
+                _ => {}
+            }
+        }
+        let add = 0x9100_0000 | (step as u32) << 10 | at << 5 | at;
+        let compare = self.random.pick(&[
+            0xeb00_001f | at << 16 | end << 5, // cmp end, at
+            0xeb00_001f | end << 16 | at << 5,
+        ]);
+        words.push(add);
+        words.push(compare);
+        let back = (top as i64 - words.len() as i64) as u32 & 0x7_ffff;
+        words.push(BACK_UNLESS_EQUAL | back << 5);
+        words
     }
 
     fn item(&mut self) -> Item {
@@ -607,6 +672,11 @@ impl Writer<'_> {
     }
 }
 
+/// Rounds of a loop that walks to an end, at most.
+const MOST_STEPS: u64 = 40;
+/// B.NE.
+const BACK_UNLESS_EQUAL: u32 = 0x5400_0001;
+
 /// Instructions of a program, exceptions not counted, at most.
 const MOST_INSTRUCTIONS: u64 = 100_000;
 
@@ -621,7 +691,12 @@ fn cost(source: &Source) -> u64 {
 
 fn cost_of(items: &[Item], functions: &[u64]) -> u64 {
     let of = |item: &Item| match item {
-        Item::Words(words) => words.len() as u64,
+        Item::Words(words) => {
+            let is_walk = words
+                .last()
+                .is_some_and(|w| w & 0xff80_001f == BACK_UNLESS_EQUAL | 1 << 23);
+            words.len() as u64 * if is_walk { MOST_STEPS } else { 1 }
+        }
         Item::Loop { count, body, .. } => {
             u64::from(*count).saturating_mul(2 + cost_of(body, functions))
         }
