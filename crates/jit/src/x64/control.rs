@@ -30,6 +30,7 @@ impl Emitter {
             to: i64::from(self.offset) + 4,
             thunk: self.thunks.indirect,
             flags: false,
+            sunk: self.sunk,
         });
     }
 

@@ -51,6 +51,12 @@ impl Emitter {
         }
     }
 
+    /// Whether two values are the same register.
+    fn is_same(&self, a: Value, b: Value) -> bool {
+        let registers = (self.get(a), self.get(b));
+        matches!(registers, (Node::Guest(a, _), Node::Guest(b, _)) if a == b)
+    }
+
     fn shift_node(&mut self, op: ShiftOp, w: Width, a: Value, amount: u32) -> Value {
         let amount = amount & (w.bits() - 1);
         if let Some(c) = self.constant_of(a) {
@@ -78,12 +84,12 @@ impl Emitter {
     }
 
     /// Stores a value in the place.
-    fn put(&mut self, place: Place, offset: u32, size: u8, value: Value) {
+    fn put(&mut self, offset: u32, size: u8, value: Value) {
         if self.failed.is_some() {
             return;
         }
         self.commit_check();
-        let to = Mem::at(place.0, offset as i32);
+        let to = self.memory(offset as i32);
         match self.constant_of(value) {
             Some(c) if size < 8 || i32::try_from(c as i64).is_ok() => {
                 self.asm.store_constant(size, to, c as i32);
@@ -278,6 +284,8 @@ impl Emit for Emitter {
     fn extract_pair(&mut self, w: Width, high: Value, low: Value, lsb: u32) -> Value {
         match lsb & (w.bits() - 1) {
             0 => self.narrowed(w, low),
+            // A rotation.
+            lsb if self.is_same(high, low) => self.shift_node(ShiftOp::Ror, w, low, lsb),
             lsb => self.node(Node::ExtractPair(w, high, low, lsb as u8)),
         }
     }
@@ -469,8 +477,8 @@ impl Emit for Emitter {
         }))
     }
 
-    fn write(&mut self, place: Place, offset: u32, size: u8, value: Value) -> Result<(), Never> {
-        self.put(place, offset, size, value);
+    fn write(&mut self, _: Place, offset: u32, size: u8, value: Value) -> Result<(), Never> {
+        self.put(offset, size, value);
         Ok(())
     }
 
@@ -489,19 +497,21 @@ impl Emit for Emitter {
         Ok(())
     }
 
-    fn read_vector(&mut self, place: Place, offset: u32, size: u8) -> Result<Vector, Never> {
-        Ok(self.load_vector(Mem::at(place.0, offset as i32), size))
+    fn read_vector(&mut self, _: Place, offset: u32, size: u8) -> Result<Vector, Never> {
+        let from = self.memory(offset as i32);
+        Ok(self.load_vector(from, size))
     }
 
     fn write_vector(
         &mut self,
-        place: Place,
+        _: Place,
         offset: u32,
         size: u8,
         value: Vector,
     ) -> Result<(), Never> {
         self.commit_check();
-        self.store_vector(Mem::at(place.0, offset as i32), size, value);
+        let to = self.memory(offset as i32);
+        self.store_vector(to, size, value);
         Ok(())
     }
 
@@ -591,11 +601,12 @@ impl Emit for Emitter {
         let access = Access::bytes(AccessKind::Write, 64);
         // Device memory is not zeroed so, but faults.
         let strict = std::mem::take(&mut self.strict_memory);
-        let place = self.look_up(address, access, None);
+        self.look_up(address, access, None);
         self.strict_memory = strict;
         let zero = self.vector_at(Place128::Constant(0));
         for offset in [0, 16, 32, 48] {
-            self.store_vector(Mem::at(place.0, offset), 16, zero);
+            let to = self.memory(offset);
+            self.store_vector(to, 16, zero);
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ use super::assembler::{
 };
 use super::emit::run;
 use super::features::HostFeatures;
+use super::flags::FlagsOf;
 use super::frame::{self, Homes, SCRATCH};
 use super::places::Places;
 
@@ -174,9 +175,21 @@ pub(super) enum Stub {
         cause: Cause,
         /// Host addresses that are kept for what follows.
         open: [Option<u8>; frame::PLACES as usize],
+        sunk: Option<FlagsOf>,
     },
     /// A side exit to an offset. `flags`: the guest's are only in the host's.
-    Exit { from: Label, to: i64, flags: bool },
+    Exit {
+        from: Label,
+        to: i64,
+        flags: bool,
+        sunk: Option<FlagsOf>,
+    },
+    /// A way inside a loop to where flags are expected in the frame.
+    Edge {
+        from: Label,
+        to: Label,
+        sunk: Option<FlagsOf>,
+    },
     /// A jump back to an offset by a thunk: something wants attention before it, or it was taken often.
     Back {
         from: Label,
@@ -184,6 +197,7 @@ pub(super) enum Stub {
         thunk: usize,
         /// The guest's flags are only in the host's.
         flags: bool,
+        sunk: Option<FlagsOf>,
     },
     /// An access that is not in the page that the loop keeps for it.
     Window {
@@ -302,8 +316,9 @@ pub struct Emitter {
     pub(super) failed: Option<Cause>,
     /// The interpreter's stub of this instruction.
     slow: Option<(Label, Label)>,
-    /// The host address of the place.
+    /// The host address of the place, or with an index its offset in the page.
     place: Reg,
+    page_of_place: Option<Reg>,
     /// The value whose flags the host's are.
     flags_node: Option<Value>,
     /// What the guest's flags are of.
@@ -334,6 +349,8 @@ pub struct Emitter {
     pub(super) leaves_after: bool,
     /// The present flags are only in the host's.
     flags_are_in_host: bool,
+    /// What the flags are of that there are before the instruction, if they are not in the frame.
+    pub(super) sunk: Option<FlagsOf>,
     /// The MMU is off, so that all data is in Device memory.
     pub strict_memory: bool,
     /// Of the instruction, in a loop.
@@ -353,8 +370,7 @@ struct Snapshot {
 
 /// Code that is inside a loop.
 pub(super) struct InLoop {
-    /// By offset into the page.
-    pub labels: Vec<(u32, Label)>,
+    pub entries: Vec<Entry>,
     /// What stands for [`Thunks::interpret`] there.
     pub interpret: Label,
     /// Registers that are written in the loop.
@@ -362,6 +378,34 @@ pub(super) struct InLoop {
     pub vector_writes: u32,
     /// Pages that are kept.
     pub windows: u8,
+}
+
+/// An instruction that is jumped to in a loop.
+#[derive(Clone, Copy)]
+pub(super) struct Entry {
+    /// In the page.
+    pub offset: u32,
+    pub label: Label,
+    /// Where to go with flags in the frame, if they are expected elsewhere.
+    pub first_round: Option<Label>,
+    /// Somebody may look at the flags, and expects them to be of this, or else in the frame.
+    pub looks: bool,
+    pub flags: Option<FlagsOf>,
+}
+
+impl Entry {
+    /// Whether flags of that can be left as they are.
+    pub fn takes(&self, flags: Option<FlagsOf>) -> bool {
+        !self.looks || flags == self.flags || flags.is_none()
+    }
+
+    /// Where to go with such flags.
+    pub fn label_for(&self, flags: Option<FlagsOf>) -> Label {
+        match self.first_round {
+            Some(label) if flags.is_none() && self.looks && self.flags.is_some() => label,
+            _ => self.label,
+        }
+    }
 }
 
 /// Flags that are not stored were wanted from the frame.
@@ -408,6 +452,7 @@ impl Emitter {
             failed: None,
             slow: None,
             place: RAX,
+            page_of_place: None,
             flags_node: None,
             flags_origin: None,
             stack_is_aligned: false,
@@ -426,6 +471,7 @@ impl Emitter {
             flags_unstored: false,
             leaves_after: false,
             flags_are_in_host: false,
+            sunk: None,
             strict_memory: false,
             window: None,
             counts_jumps: None,
@@ -443,6 +489,7 @@ impl Emitter {
         self.flags_unstored = false;
         self.leaves_after = false;
         self.flags_are_in_host = false;
+        self.sunk = None;
         self.flags_origin = None;
         self.epochs = [0; 32];
         self.vector_epochs = [0; 32];
@@ -509,6 +556,7 @@ impl Emitter {
                 offset,
                 cause: "memory",
                 open: self.open_places(),
+                sunk: self.sunk,
             });
         }
         (None, flow)
@@ -530,6 +578,8 @@ impl Emitter {
 
     /// Calls the interpreter for this instruction. It goes on with the next, or leaves the block.
     fn interpret(&mut self, cause: Cause) {
+        self.busy = 0;
+        self.store_sunk_now();
         self.call_interpreter(self.word, self.offset, cause);
         self.asm.flags_changed = true;
         self.flags_origin = None;
@@ -751,9 +801,8 @@ impl Emitter {
                 carry,
             } => self.with_flags(value, subtract, w == Width::W64, a, b, carry, to),
             Node::Read { offset, size } => {
-                let place = self.place;
-                self.asm
-                    .load_zero_extended(size, to, Mem::at(place, offset));
+                let from = self.memory(offset);
+                self.asm.load_zero_extended(size, to, from);
             }
         }
     }
@@ -998,8 +1047,7 @@ impl Emitter {
                     if let Node::Read { offset, size } = self.get(a)
                         && size == bits / 8
                     {
-                        let place = self.place;
-                        let from = Mem::at(place, offset);
+                        let from = self.memory(offset);
                         return self.asm.load_sign_extended(w, size, to, from);
                     }
                     let (rm, taken) = self.operand(a);
@@ -1127,7 +1175,10 @@ impl Emitter {
             }
             Test::Code(code) => {
                 if !self.remake_flags(code) {
-                    self.restore_flags();
+                    match self.sunk {
+                        Some(of) => self.make_flags(of),
+                        None => self.restore_flags(),
+                    }
                 }
                 let cc = [Cc::E, Cc::Ae, Cc::S, Cc::O, Cc::A, Cc::Ge, Cc::G, Cc::E]
                     [usize::from(code >> 1 & 7)];
@@ -1310,7 +1361,7 @@ impl Emitter {
 
     /// They are to be looked up there.
     fn need_flags_in_frame(&mut self) {
-        if self.flags_are_in_host {
+        if self.flags_are_in_host || self.sunk.is_some() {
             self.fail(FLAGS_ARE_GONE);
         }
     }
@@ -1325,10 +1376,19 @@ impl Emitter {
     }
 
     /// The host's flags to the frame.
-    fn store_flags(&mut self) {
+    pub(super) fn store_flags(&mut self) {
         self.asm.lahf();
         self.asm.setcc(Cc::O, RAX);
         self.asm.store(2, frame::FLAGS, RAX);
+    }
+
+    /// Has flags in the frame from here on that are not.
+    pub(super) fn store_sunk_now(&mut self) {
+        let sunk = self.sunk.take();
+        if sunk.is_some() && !self.asm.flags_changed {
+            return self.store_flags();
+        }
+        self.store_sunk(sunk);
     }
 
     /// A sum or difference, leaving its flags in the host's: the carry is a borrow.
@@ -1613,12 +1673,21 @@ impl Emitter {
         }
     }
 
+    /// Memory at an offset into the present place.
+    pub(super) fn memory(&self, offset: i32) -> Mem {
+        match self.page_of_place {
+            Some(page) => Mem::indexed(page, self.place, 1, offset),
+            None => Mem::at(self.place, offset),
+        }
+    }
+
     /// Looks a span of memory up in the TLB: the host address, in a register of its own.
     pub(super) fn look_up(&mut self, address: Value, access: Access, align: Option<u8>) -> Place {
         if self.accessed || self.committed {
             self.fail("second access");
         }
         self.accessed = true;
+        self.page_of_place = None;
         if self.failed.is_some() {
             return Place(RAX);
         }
@@ -1653,12 +1722,33 @@ impl Emitter {
             Some(window) => {
                 let (from, back) = (self.asm.label(), self.asm.label());
                 let kept = frame::window(window);
-                self.asm.load(true, place, address.0);
-                self.asm.alu(Alu::Sub, true, place, kept.base);
+                let homes = self.homes.windows[usize::from(window)];
+                match homes.minus_base {
+                    Some(base) => self
+                        .asm
+                        .lea(true, place, Mem::indexed(address.0, base, 1, 0)),
+                    None => {
+                        self.asm.load(true, place, address.0);
+                        self.asm.alu(Alu::Sub, true, place, kept.base);
+                    }
+                }
                 self.asm.alu(Alu::Cmp, true, place, kept.limit);
                 self.asm.jcc(Cc::Ae, from);
-                self.asm.alu(Alu::Add, true, place, kept.host);
-                self.asm.bind(back);
+                let plain = matches!(access.order, Order::Plain | Order::Element(_));
+                match homes.host {
+                    Some(host) if plain => {
+                        self.asm.bind(back);
+                        self.page_of_place = Some(host);
+                    }
+                    Some(host) => {
+                        self.asm.bind(back);
+                        self.asm.alu(Alu::Add, true, place, host);
+                    }
+                    None => {
+                        self.asm.alu(Alu::Add, true, place, kept.host);
+                        self.asm.bind(back);
+                    }
+                }
                 self.stubs.push(Stub::Window {
                     from,
                     back,
@@ -1859,16 +1949,21 @@ impl Emitter {
         if std::mem::take(&mut self.flags_are_in_host) {
             self.store_flags();
         }
-        let inside = self.label_in_loop(to).filter(|_| !calls);
+        let entry = self.entry(to).copied().filter(|_| !calls);
+        if !entry.is_some_and(|entry| entry.takes(self.sunk)) {
+            self.store_sunk_now();
+        }
+        let sunk = self.sunk;
+        let inside = entry.map(|entry| entry.label_for(sunk));
         if to <= i64::from(from) && to >= 0 {
             let attend = self.asm.label();
-            self.asm.load(true, RAX, frame::PENDING);
-            self.asm.alu_constant(Alu::Cmp, false, Mem::at(RAX, 0), 0);
+            self.poll();
             self.stubs.push(Stub::Back {
                 from: attend,
                 to,
                 thunk: self.thunks.indirect,
                 flags: false,
+                sunk,
             });
             if let Some(label) = inside {
                 self.asm.jcc(Cc::E, label);
@@ -1888,6 +1983,7 @@ impl Emitter {
                     to,
                     thunk: self.thunks.hot,
                     flags: false,
+                    sunk: None,
                 });
             }
         }
@@ -1902,8 +1998,14 @@ impl Emitter {
         let attend = self.asm.label();
         // What compares would change them.
         self.take_this(RCX);
-        self.asm.load(true, RCX, frame::PENDING);
-        self.asm.load(false, RCX, Mem::at(RCX, 0));
+        let pending = match self.homes.pending {
+            Some(reg) => reg,
+            None => {
+                self.asm.load(true, RCX, frame::PENDING);
+                RCX
+            }
+        };
+        self.asm.load(false, RCX, Mem::at(pending, 0));
         self.asm.jmp_unless_rcx_is_zero(attend);
         self.release(RCX);
         self.asm.jmp(head);
@@ -1912,6 +2014,7 @@ impl Emitter {
             to,
             thunk: self.thunks.indirect,
             flags: true,
+            sunk: None,
         });
     }
 
@@ -1926,20 +2029,38 @@ impl Emitter {
         if to <= i64::from(self.offset) && to >= 0 {
             let over = self.asm.label();
             self.asm.jcc(cc.not(), over);
-            match self.label_in_loop(to) {
-                Some(head) if flags && !self.committed => self.go_back_with_flags(head, to),
+            match self.entry(to).copied() {
+                // Flags that are only in the host's nobody looks at inside.
+                Some(head) if flags && !self.committed => self.go_back_with_flags(head.label, to),
                 _ => {
                     self.flags_are_in_host = flags;
+                    let sunk = self.sunk;
                     self.go_to(self.offset, to);
+                    self.sunk = sunk;
                 }
             }
             self.asm.bind(over);
-        } else if let Some(label) = self.label_in_loop(to) {
-            self.asm.jcc(cc, label);
+        } else if let Some(entry) = self.entry(to).copied() {
+            if entry.takes(self.sunk) {
+                self.asm.jcc(cc, entry.label_for(self.sunk));
+            } else {
+                let from = self.asm.label();
+                self.asm.jcc(cc, from);
+                self.stubs.push(Stub::Edge {
+                    from,
+                    to: entry.label_for(None),
+                    sunk: self.sunk,
+                });
+            }
         } else {
             let from = self.asm.label();
             self.asm.jcc(cc, from);
-            self.stubs.push(Stub::Exit { from, to, flags });
+            self.stubs.push(Stub::Exit {
+                from,
+                to,
+                flags,
+                sunk: self.sunk,
+            });
         }
         if flags && self.leaves_after {
             self.store_flags();
@@ -1961,6 +2082,7 @@ impl Emitter {
     /// Emits what is out of line.
     pub(super) fn finish_stubs(&mut self) {
         let mut stubs = std::mem::take(&mut self.stubs);
+        self.busy = 0;
         for stub in stubs.drain(..) {
             match stub {
                 Stub::Interpret {
@@ -1970,29 +2092,44 @@ impl Emitter {
                     offset,
                     cause,
                     open,
+                    sunk,
                 } => {
                     self.asm.bind(from);
+                    self.store_sunk(sunk);
                     self.call_interpreter(word, offset, cause);
                     self.close_places(open);
                     self.asm.jmp(back);
                 }
-                Stub::Exit { from, to, flags } => {
+                Stub::Exit {
+                    from,
+                    to,
+                    flags,
+                    sunk,
+                } => {
                     self.asm.bind(from);
                     if flags {
                         self.store_flags();
                     }
+                    self.store_sunk(sunk);
                     self.leave_to(to);
+                }
+                Stub::Edge { from, to, sunk } => {
+                    self.asm.bind(from);
+                    self.store_sunk(sunk);
+                    self.asm.jmp(to);
                 }
                 Stub::Back {
                     from,
                     to,
                     thunk,
                     flags,
+                    sunk,
                 } => {
                     self.asm.bind(from);
                     if flags {
                         self.store_flags();
                     }
+                    self.store_sunk(sunk);
                     self.leave_loop();
                     self.asm.load(true, RAX, frame::PAGE);
                     self.asm.alu_constant(Alu::Add, true, RAX, to as i32);
@@ -2011,13 +2148,29 @@ impl Emitter {
                     self.asm.bind(from);
                     self.look_up_in_tlb(address, access, false, place, entry, slow);
                     let kept = frame::window(window);
+                    let homes = self.homes.windows[usize::from(window)];
                     self.asm.load(true, entry, address);
                     self.asm.alu_constant(Alu::And, true, entry, -4096);
-                    self.asm.store(8, kept.base, entry);
+                    match homes.minus_base {
+                        Some(base) => {
+                            self.asm.load(true, base, entry);
+                            self.asm.neg(true, base);
+                        }
+                        None => self.asm.store(8, kept.base, entry),
+                    }
                     // The page's host address: that of the access, less the offset in the page.
                     self.asm.alu(Alu::Sub, true, entry, address);
-                    self.asm.alu(Alu::Add, true, entry, place);
-                    self.asm.store(8, kept.host, entry);
+                    match homes.host {
+                        Some(host) => {
+                            self.asm.lea(true, host, Mem::indexed(entry, place, 1, 0));
+                            self.asm.load(true, place, entry);
+                            self.asm.neg(true, place);
+                        }
+                        None => {
+                            self.asm.alu(Alu::Add, true, entry, place);
+                            self.asm.store(8, kept.host, entry);
+                        }
+                    }
                     let limit = 4097 - i32::from(access.bytes);
                     self.asm.store_constant(8, kept.limit, limit);
                     self.asm.jmp(back);

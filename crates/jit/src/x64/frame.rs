@@ -47,13 +47,21 @@ pub const PLACES: u8 = 4;
 /// Bytes of stack that generated code has.
 pub const STACK: i32 = 8 * SLOTS as i32 + 32 * WINDOWS as i32 + 8 * PLACES as i32;
 
-/// A page that a loop keeps. An access is in it if its address less `base`, unsigned, is below `limit`, which is 0 if no
-/// page is kept; and `host` more than that is its host address.
+/// A page that a loop keeps. An access is in it if its address less the base, unsigned, is below `limit`, which is 0 if no
+/// page is kept; and `host` more than that is its host address. What of it is in a register ([`Homes::windows`]) is not here.
 #[derive(Clone, Copy)]
 pub struct Window {
     pub base: Mem,
     pub limit: Mem,
     pub host: Mem,
+}
+
+/// Where a loop has parts of a window in registers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WindowHome {
+    /// The negative of the base.
+    pub minus_base: Option<Reg>,
+    pub host: Option<Reg>,
 }
 
 pub fn window(i: u8) -> Window {
@@ -85,6 +93,10 @@ pub struct Homes {
     pub vectors: [Option<Xmm>; 32],
     /// How many vectors have a home: in the host registers of the lowest numbers.
     pub vectors_taken: u8,
+    /// Of a loop.
+    pub windows: [WindowHome; WINDOWS as usize],
+    /// What [`Frame::pending`] points to.
+    pub pending: Option<Reg>,
 }
 
 impl Homes {
@@ -98,6 +110,8 @@ impl Homes {
             general,
             vectors: [None; 32],
             vectors_taken: 0,
+            windows: Default::default(),
+            pending: None,
         }
     }
 }

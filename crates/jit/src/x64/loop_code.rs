@@ -4,7 +4,7 @@
 use cpu::Key;
 
 use super::assembler::{Alu, Cc, Label, Mem, RAX, RDI, RSP, Reg, Rm};
-use super::emitter::{Cause, Emitter, End, FLAGS_ARE_GONE, InLoop, OUT_OF_VECTORS};
+use super::emitter::{Cause, Emitter, End, Entry, FLAGS_ARE_GONE, InLoop, OUT_OF_VECTORS};
 use super::frame::{self, Homes, PINNED};
 use super::loops::{Flags, Loop};
 use super::places::AHEAD;
@@ -23,7 +23,8 @@ impl Emitter {
         loop {
             found.settle(VECTORS[vectors]);
             found.find_dead_flags(&interpreted, unstored);
-            let causes = self.try_loop(origin, key, found);
+            found.sink_flags(&interpreted, unstored);
+            let causes = self.try_loop(origin, key, found, &interpreted);
             if causes.contains(&Some(FLAGS_ARE_GONE)) {
                 unstored = false;
                 continue;
@@ -44,60 +45,66 @@ impl Emitter {
         }
     }
 
-    fn try_loop(&mut self, origin: usize, key: &Key, found: &Loop) -> Vec<Option<Cause>> {
+    fn try_loop(
+        &mut self,
+        origin: usize,
+        key: &Key,
+        found: &Loop,
+        interpreted: &[bool],
+    ) -> Vec<Option<Cause>> {
         self.start(origin, key);
         self.homes = found.homes;
         let interpret = self.asm.label();
         let targets = found.steps.iter().filter(|step| step.target);
-        let labels = targets
-            .map(|step| (step.offset, self.asm.label()))
+        let entries = targets
+            .map(|step| Entry {
+                offset: step.offset,
+                label: self.asm.label(),
+                first_round: step.first_round.then(|| self.asm.label()),
+                looks: step.flags_looked_at,
+                flags: step.flags_before,
+            })
             .collect();
         self.in_loop = Some(InLoop {
-            labels,
+            entries,
             interpret,
             writes: found.writes,
             vector_writes: found.vector_writes,
             windows: found.windows,
         });
         self.enter_loop();
-        if found.steps[0].offset != found.head
-            && let Some(head) = self.label_in_loop(found.head.into())
-        {
-            self.asm.jmp(head);
+        match self.entry(found.head.into()).copied() {
+            Some(head) if head.first_round.is_some() || found.steps[0].offset != found.head => {
+                self.asm.jmp(head.label_for(None));
+            }
+            _ => {}
         }
         let mut causes = Vec::new();
         let mut taken = false;
         for (i, step) in found.steps.iter().enumerate() {
             if std::mem::take(&mut taken) {
                 causes.push(None);
-                self.leave_unless_followed(found, i);
-                continue;
+            } else {
+                if let Some(entry) = self.entry(step.offset.into()) {
+                    let label = entry.label;
+                    self.asm.bind(label);
+                    self.forget_the_past();
+                }
+                self.sunk = step.flags_before.filter(|_| step.flags_looked_at);
+                if step.stores_flags {
+                    self.store_sunk_now();
+                }
+                causes.push(self.step(found, i));
+                taken = self.took_following;
             }
-            if let Some(label) = self.label_in_loop(step.offset.into()) {
-                self.asm.bind(label);
-                self.forget_the_past();
-            }
-            self.extents = step.extents;
-            self.window = step.window;
-            let after = found.after(i);
-            self.following = after.filter(|s| !s.target).map(|s| s.word);
-            let ahead = found.straight_from(i).map(|step| step.word);
-            self.ahead.clear();
-            self.ahead.extend(ahead.take(AHEAD));
-            self.leaves_after = after.is_none();
-            self.flags_unstored = step.flags == Flags::Unstored;
-            let dead = step.flags != Flags::Kept;
-            let (cause, _) = self.instruction(step.word, step.offset, dead);
-            causes.push(cause);
+            self.sunk = step.flags_after.filter(|_| step.flags_wanted_after);
             match self.end.take() {
                 Some(End::Jump(to)) => self.go_to(step.offset, to),
                 Some(End::Indirect) => {}
-                None => {
-                    taken = self.took_following;
-                    self.leave_unless_followed(found, i);
-                }
+                None => self.go_on(found, i),
             }
         }
+        self.first_rounds(found, interpreted);
         self.finish_stubs();
         self.asm.bind(interpret);
         self.interpret_in_loop();
@@ -105,19 +112,72 @@ impl Emitter {
         causes
     }
 
-    /// Leaves the loop after an instruction if what follows that is outside.
-    fn leave_unless_followed(&mut self, found: &Loop, index: usize) {
-        if found.after(index).is_none() {
-            let next = found.steps[index].offset + 4;
-            self.leave_to(next.into());
+    /// Emits one instruction.
+    fn step(&mut self, found: &Loop, i: usize) -> Option<Cause> {
+        let step = &found.steps[i];
+        self.extents = step.extents;
+        self.window = step.window;
+        let after = found.after(i);
+        self.following = after.filter(|s| !s.target).map(|s| s.word);
+        let ahead = found.straight_from(i).map(|step| step.word);
+        self.ahead.clear();
+        self.ahead.extend(ahead.take(AHEAD));
+        self.leaves_after = after.is_none();
+        self.flags_unstored = step.flags == Flags::Unstored;
+        let dead = step.flags != Flags::Kept;
+        self.instruction(step.word, step.offset, dead).0
+    }
+
+    /// What is executed once where flags come from elsewhere, up to where they do not matter any more.
+    fn first_rounds(&mut self, found: &Loop, interpreted: &[bool]) {
+        for (from, step) in found.steps.iter().enumerate() {
+            let label = self.entry(step.offset.into()).and_then(|e| e.first_round);
+            let Some((label, end)) = label.zip(found.first_round(from, interpreted)) else {
+                continue;
+            };
+            self.asm.bind(label);
+            self.forget_the_past();
+            self.sunk = None;
+            let mut taken = false;
+            for i in from..end {
+                if !std::mem::take(&mut taken) {
+                    self.step(found, i);
+                    taken = self.took_following;
+                }
+            }
+            if let Some(resumed) = self.label_in_loop(found.steps[end].offset.into()) {
+                self.asm.jmp(resumed);
+            }
         }
+    }
+
+    /// Goes on after an instruction: leaves the loop if what follows is outside.
+    fn go_on(&mut self, found: &Loop, index: usize) {
+        let Some(next) = found.after(index) else {
+            self.store_sunk_now();
+            let next = found.steps[index].offset + 4;
+            return self.leave_to(next.into());
+        };
+        if next.expects_flags(self.sunk) {
+            return;
+        }
+        self.store_sunk_now();
+        if let Some(entry) = self.entry(next.offset.into()).copied()
+            && next.flags_before.is_some()
+        {
+            self.asm.jmp(entry.label_for(None));
+        }
+    }
+
+    /// Where an instruction begins that is jumped to in the loop.
+    pub(super) fn entry(&self, to: i64) -> Option<&Entry> {
+        let inside = self.in_loop.as_ref()?;
+        inside.entries.iter().find(|e| i64::from(e.offset) == to)
     }
 
     /// The label of an instruction that is jumped to in the loop.
     pub(super) fn label_in_loop(&self, to: i64) -> Option<Label> {
-        let inside = self.in_loop.as_ref()?;
-        let found = inside.labels.iter().find(|l| i64::from(l.0) == to);
-        found.map(|l| l.1)
+        self.entry(to).map(|entry| entry.label)
     }
 
     /// Guest registers that live in another host register than between blocks, or in one where they do not.
@@ -144,6 +204,26 @@ impl Emitter {
         }
         self.load_vectors();
         self.close_windows(0);
+        self.load_pending();
+    }
+
+    /// Has the address of what is polled in its register, if it has one.
+    fn load_pending(&mut self) {
+        if let Some(reg) = self.homes.pending {
+            self.asm.load(true, reg, frame::PENDING);
+        }
+    }
+
+    /// Compares what is polled with zero.
+    pub(super) fn poll(&mut self) {
+        let reg = match self.homes.pending {
+            Some(reg) => reg,
+            None => {
+                self.asm.load(true, RAX, frame::PENDING);
+                RAX
+            }
+        };
+        self.asm.alu_constant(Alu::Cmp, false, Mem::at(reg, 0), 0);
     }
 
     /// Forgets the pages that are kept. `pushed`: bytes on the stack.
@@ -219,6 +299,7 @@ impl Emitter {
         self.load_vectors();
         // The translation of any page may have changed.
         self.close_windows(8);
+        self.load_pending();
         self.asm.load_mxcsr(frame::MXCSR_START);
         self.asm.ret();
     }

@@ -7,7 +7,9 @@
 use cpu::Key;
 
 use super::assembler::{Reg, Xmm};
+use super::flags::FlagsOf;
 use super::frame::{Homes, PINNED, WINDOWS};
+use super::nesting::{self, Cycle};
 use super::record::Effects;
 
 /// Instructions that are looked at, and that a loop has, at most.
@@ -25,6 +27,8 @@ pub enum Flags {
     /// Nothing but instructions that follow at once and find them in the host's or make them again, and what a branch among
     /// those leads to outside of the loop.
     Unstored,
+    /// Those who look make them again: [`Loop::sink_flags`].
+    Sunk,
 }
 
 /// An instruction of a loop.
@@ -41,12 +45,24 @@ pub struct Step {
     pub extents: [u8; 32],
     /// Memory that it accesses is most likely in the page that it accessed before: which page is kept with this number.
     pub window: Option<u8>,
-    weight: u32,
+    pub(super) weight: u32,
+    /// No loop is inside the one that it is in.
+    inmost: bool,
+    /// Somebody may look at the flags that there are before it; at those that there are after it.
+    pub flags_looked_at: bool,
+    pub flags_wanted_after: bool,
+    /// What they are of, if they are not in the frame: before it, and after it.
+    pub flags_before: Option<FlagsOf>,
+    pub flags_after: Option<FlagsOf>,
+    /// They are to be stored before it.
+    pub stores_flags: bool,
+    /// Some come here with other flags: [`Loop::first_round`].
+    pub first_round: bool,
 }
 
 impl Step {
     /// Where it may go, in the page.
-    fn successors(&self) -> impl Iterator<Item = i64> {
+    pub(super) fn successors(&self) -> impl Iterator<Item = i64> {
         let next = (!self.effects.ends).then_some(i64::from(self.offset) + 4);
         next.into_iter().chain(self.jump())
     }
@@ -96,9 +112,14 @@ impl<F: FnMut(u32) -> u32> Search<'_, F> {
         }
         let place = Places::of(&steps);
         mark_targets(&mut steps, &place, head);
-        weigh(&mut steps);
+        let next: Vec<Vec<usize>> = steps
+            .iter()
+            .map(|step| step.successors().filter_map(|to| place.at(to)).collect())
+            .collect();
+        let cycles = nesting::cycles(&next);
+        weigh(&mut steps, &cycles);
         find_extents(&mut steps, &place, head);
-        let windows = open_windows(&mut steps);
+        let windows = open_windows(&mut steps, &cycles);
         let mut lines = 0u64;
         let (mut writes, mut vector_writes) = (0, 0);
         for step in &steps {
@@ -142,6 +163,13 @@ impl<F: FnMut(u32) -> u32> Search<'_, F> {
                 extents: [16; 32],
                 window: None,
                 weight: 1,
+                inmost: false,
+                flags_looked_at: true,
+                flags_wanted_after: true,
+                flags_before: None,
+                flags_after: None,
+                stores_flags: false,
+                first_round: false,
             };
             for to in step.successors() {
                 if (0..4 * WORDS as i64).contains(&to) && to & 3 == 0 {
@@ -156,12 +184,12 @@ impl<F: FnMut(u32) -> u32> Search<'_, F> {
 }
 
 /// Where an instruction at an offset is among the steps.
-struct Places([u16; WORDS]);
+pub(super) struct Places([u16; WORDS]);
 
 impl Places {
     const NONE: u16 = u16::MAX;
 
-    fn of(steps: &[Step]) -> Places {
+    pub(super) fn of(steps: &[Step]) -> Places {
         let mut places = [Places::NONE; WORDS];
         for (i, step) in steps.iter().enumerate() {
             places[(step.offset >> 2) as usize] = i as u16;
@@ -169,7 +197,7 @@ impl Places {
         Places(places)
     }
 
-    fn at(&self, offset: i64) -> Option<usize> {
+    pub(super) fn at(&self, offset: i64) -> Option<usize> {
         let index = usize::try_from(offset >> 2).ok()?;
         let place = *self.0.get(index)?;
         (place != Places::NONE).then_some(place.into())
@@ -223,37 +251,34 @@ fn mark_targets(steps: &mut [Step], place: &Places, head: u32) {
 }
 
 /// Counts an instruction of an inner loop for more.
-fn weigh(steps: &mut [Step]) {
-    for i in 0..steps.len() {
-        let from = steps[i].offset;
-        let Some(to) = steps[i].jump().filter(|&to| to <= i64::from(from)) else {
-            continue;
-        };
-        for step in steps.iter_mut() {
-            if (to..=i64::from(from)).contains(&i64::from(step.offset)) {
-                step.weight = (step.weight * 8).min(1 << 15);
-            }
-        }
+fn weigh(steps: &mut [Step], cycles: &[Cycle]) {
+    for (i, step) in steps.iter_mut().enumerate() {
+        let depth = inner(cycles, i).map_or(0, |cycle| cycle.depth);
+        step.weight = 1 << (3 * depth).min(15);
+        step.inmost = inner(cycles, i).is_some_and(|cycle| cycle.inmost);
     }
+}
+
+/// The innermost cycle that an instruction is in.
+fn inner(cycles: &[Cycle], step: usize) -> Option<&Cycle> {
+    cycles.iter().rev().find(|c| nesting::has(&c.members, step))
 }
 
 /// Chooses the instructions that walk through memory: by sums of registers that change by such sums only, as far as the
 /// inner loop around them goes. How many.
-fn open_windows(steps: &mut [Step]) -> u8 {
-    let mut weights: Vec<u32> = steps.iter().map(|step| step.weight).collect();
-    weights.sort_unstable();
-    weights.dedup();
-    let steady: Vec<u32> = weights
-        .iter()
-        .map(|&weight| steady_in(steps, weight))
-        .collect();
-    let walks = |step: &&mut Step| {
-        let steady = weights.binary_search(&step.weight).map_or(0, |i| steady[i]);
-        step.effects
-            .address
-            .is_some_and(|terms| terms & !steady == 0)
+fn open_windows(steps: &mut [Step], cycles: &[Cycle]) -> u8 {
+    let steady: Vec<u32> = cycles.iter().map(|cycle| steady_in(steps, cycle)).collect();
+    let walks = |i: usize, step: &Step| {
+        let around = cycles.iter().rposition(|c| nesting::has(&c.members, i));
+        let steady = around.map_or(0, |cycle| steady[cycle]);
+        let address = step.effects.address;
+        address.is_some_and(|terms| terms & !steady == 0)
     };
-    let mut walking: Vec<&mut Step> = steps.iter_mut().filter(walks).collect();
+    let mut walking: Vec<&mut Step> = steps
+        .iter_mut()
+        .enumerate()
+        .filter_map(|(i, step)| walks(i, step).then_some(step))
+        .collect();
     walking.sort_by_key(|step| std::cmp::Reverse(step.weight));
     walking.truncate(WINDOWS.into());
     for (i, step) in walking.iter_mut().enumerate() {
@@ -262,19 +287,21 @@ fn open_windows(steps: &mut [Step]) -> u8 {
     walking.len() as u8
 }
 
-/// Registers that instructions of that weight and above change by sums of such registers only.
-fn steady_in(steps: &[Step], weight: u32) -> u32 {
+/// Registers that instructions of a cycle change by sums of such registers only.
+fn steady_in(steps: &[Step], cycle: &Cycle) -> u32 {
     let mut steady = u32::MAX;
     loop {
         let before = steady;
-        for step in steps.iter().filter(|step| step.weight >= weight) {
+        for (i, step) in steps.iter().enumerate() {
             let effects = &step.effects;
             let sums = if effects.sum_terms & !steady == 0 {
                 effects.sums
             } else {
                 0
             };
-            steady &= !(effects.writes & !sums);
+            if nesting::has(&cycle.members, i) {
+                steady &= !(effects.writes & !sums);
+            }
         }
         if steady == before {
             return steady;
@@ -338,6 +365,8 @@ impl Loop {
                 let now = looks || (after && !effects.writes_flags);
                 changed |= now && !live[i];
                 live[i] |= now;
+                self.steps[i].flags_looked_at = live[i];
+                self.steps[i].flags_wanted_after = after;
                 self.steps[i].flags = if after { Flags::Kept } else { Flags::Dead };
             }
             if !changed {
@@ -391,32 +420,62 @@ impl Loop {
             .map(|(_, step)| step)
     }
 
+    /// What general registers of the host are best used for. `uses`: of the guest's registers.
+    fn wanted(&self, uses: &[u32; 32]) -> Vec<Wanted> {
+        let registers = (0..32u8).map(|n| (Wanted::Register(n), uses[usize::from(n)]));
+        let mut wanted: Vec<(Wanted, u32)> = registers.filter(|(_, uses)| *uses != 0).collect();
+        for step in &self.steps {
+            if let Some(window) = step.window {
+                wanted.push((Wanted::Host(window), step.weight));
+                wanted.push((Wanted::Base(window), step.weight));
+            }
+        }
+        let back = |step: &&Step| step.jump().is_some_and(|to| to <= i64::from(step.offset));
+        let polls = self.steps.iter().filter(back).map(|step| step.weight);
+        wanted.push((Wanted::Pending, polls.sum()));
+        wanted.sort_by_key(|(_, uses)| std::cmp::Reverse(*uses));
+        wanted.truncate(PINNED.len());
+        wanted.into_iter().map(|(want, _)| want).collect()
+    }
+
     /// Decides where registers live, `vectors` vector registers at most.
     pub fn settle(&mut self, vectors: u8) {
         let mut uses = [0u32; 32];
         let mut vector_uses = [0u32; 32];
         for step in &self.steps {
             let effects = &step.effects;
+            // What is in memory takes longer to come from one instruction to the next. That is worth more than a window
+            // where nothing but it goes round.
+            let general = if step.inmost { 8 } else { 1 };
             for n in 0..32 {
                 let count = |mask: u32| (mask >> n & 1) * step.weight;
-                uses[n] += count(effects.reads) + count(effects.writes);
+                uses[n] += general * (count(effects.reads) + count(effects.writes));
                 vector_uses[n] += count(effects.vector_reads) + count(effects.vector_writes);
             }
         }
         let mut homes = Homes::between_blocks();
-        let chosen = most_used(&uses, PINNED.len());
+        let wanted = self.wanted(&uses);
         let pinned = |n: u8| homes.general[usize::from(n)].is_some();
-        let newcomers: Vec<u8> = chosen.iter().copied().filter(|&n| !pinned(n)).collect();
-        let mut given_up: Vec<(u8, Reg)> = PINNED
-            .into_iter()
-            .filter(|(n, _)| !chosen.contains(n))
+        let stay = |n: u8| wanted.contains(&Wanted::Register(n));
+        let newcomers: Vec<Wanted> = wanted
+            .iter()
+            .copied()
+            .filter(|want| !matches!(want, Wanted::Register(n) if pinned(*n)))
             .collect();
-        for n in newcomers {
+        let mut given_up: Vec<(u8, Reg)> = PINNED.into_iter().filter(|(n, _)| !stay(*n)).collect();
+        for want in newcomers {
             let Some((old, reg)) = given_up.pop() else {
                 break;
             };
             homes.general[usize::from(old)] = None;
-            homes.general[usize::from(n)] = Some(reg);
+            match want {
+                Wanted::Register(n) => homes.general[usize::from(n)] = Some(reg),
+                Wanted::Base(window) => {
+                    homes.windows[usize::from(window)].minus_base = Some(reg);
+                }
+                Wanted::Host(window) => homes.windows[usize::from(window)].host = Some(reg),
+                Wanted::Pending => homes.pending = Some(reg),
+            }
         }
         for (xmm, n) in most_used(&vector_uses, vectors.into()).iter().enumerate() {
             homes.vectors[usize::from(*n)] = Some(Xmm(xmm as u8));
@@ -424,6 +483,16 @@ impl Loop {
         }
         self.homes = homes;
     }
+}
+
+/// What may live in a general register of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Register(u8),
+    /// Of windows: by their number.
+    Base(u8),
+    Host(u8),
+    Pending,
 }
 
 /// Numbers of the registers that are used most, of those that are used.
@@ -548,6 +617,55 @@ mod tests {
         assert_eq!(found.steps[0].flags, Flags::Kept);
     }
 
+    /// With flags stored where that is needed.
+    fn sunk(words: &[u32]) -> Loop {
+        let mut found = find(words, 0).unwrap();
+        let interpreted = vec![false; words.len()];
+        found.find_dead_flags(&interpreted, true);
+        found.sink_flags(&interpreted, true);
+        found
+    }
+
+    #[test]
+    fn flags_for_an_access_are_made_again_out_of_line() {
+        // ldr x1, [x2], #8; add x0, x0, x1; cmp x2, x3; b.ne 0
+        let words = [0xf840_8441, 0x8b01_0000, 0xeb03_005f, 0x54ff_ffa1];
+        let found = sunk(&words);
+        assert_eq!(found.steps[2].flags, Flags::Sunk);
+        assert_eq!(found.steps[0].flags_before, found.steps[2].effects.flags_of);
+        // The first time they are in the frame.
+        assert!(found.steps[0].first_round);
+        assert!(found.steps.iter().all(|step| !step.stores_flags));
+        // Nobody looks at those that there are after the access.
+        assert_eq!(found.first_round(0, &[false; 4]), Some(1));
+    }
+
+    #[test]
+    fn flags_are_stored_where_what_they_are_of_is_lost_each_time() {
+        // cmp x2, x3; mul x2, x2, x4; ldr x1, [x5]; b.ne 0
+        let words = [0xeb03_005f, 0x9b04_7c42, 0xf940_00a1, 0x54ff_ffa1];
+        let found = sunk(&words);
+        assert_eq!(found.steps[0].flags, Flags::Kept);
+    }
+
+    #[test]
+    fn flags_are_of_registers_as_they_are_after_it() {
+        // subs x3, x3, #1
+        let of = Effects::of(&key(), 0xf100_0463).flags_of.unwrap();
+        assert_eq!((of.a.register, of.a.plus), (Some(3), 1));
+        assert_eq!((of.b.register, of.b.plus), (None, 1));
+        // add x3, x3, #4 after it
+        let of = Effects::of(&key(), 0x9100_1063).after(of).unwrap();
+        assert_eq!((of.a.register, of.a.plus), (Some(3), -3));
+        // add w3, w3, #4 loses the upper half.
+        assert!(Effects::of(&key(), 0x1100_1063).after(of).is_none());
+        // subs x3, x4, x3: what was in x3 is gone.
+        assert!(Effects::of(&key(), 0xeb03_0083).flags_of.is_none());
+        // adds w3, w3, #1: its low half is all that flags are of.
+        let of = Effects::of(&key(), 0x3100_0463).flags_of.unwrap();
+        assert_eq!((of.a.register, of.a.plus), (Some(3), -1));
+    }
+
     #[test]
     fn a_loop_with_a_system_instruction_has_no_way_round() {
         // msr daifset, #2; b 0
@@ -563,7 +681,9 @@ mod tests {
             assert!(found.homes.general[n].is_some());
         }
         let kept = found.homes.general.iter().flatten().count();
-        assert_eq!(kept, PINNED.len());
+        // One polls.
+        assert!(found.homes.pending.is_some());
+        assert_eq!(kept + 1, PINNED.len());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use cpu::{
 };
 
 use super::emit::{Never, run};
+use super::flags::{FlagsOf, Operand, Operation as FlagsOperation};
 
 /// What is known of an instruction.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,7 +21,11 @@ pub struct Effects {
     pub four: u32,
     pub eight: u32,
     pub reads_flags: bool,
+    /// And not only by condition codes.
+    pub reads_all_flags: bool,
     pub writes_flags: bool,
+    /// What they are of, by the registers as they are after the instruction.
+    pub flags_of: Option<FlagsOf>,
     /// General registers that are set to sums: of what, at most.
     pub sums: u32,
     pub sum_terms: u32,
@@ -30,6 +35,8 @@ pub struct Effects {
     pub span: Option<Span>,
     /// A register that is moved on by a constant.
     pub moved: Option<(u8, i64)>,
+    /// The same as far as its low half goes.
+    pub low_moved: Option<(u8, i64)>,
     /// It may be left to the interpreter at run time, which looks at all of the state.
     pub may_stop: bool,
     /// It works on more of the processor than registers and memory.
@@ -58,7 +65,35 @@ impl Effects {
             effects: Effects::default(),
         };
         recorder.effects.ends = run(&mut recorder, word) == Flow::Ends;
-        recorder.effects
+        let mut effects = recorder.effects;
+        effects.flags_of = effects.flags_of.and_then(|of| effects.after(of));
+        effects
+    }
+
+    /// Whether it goes where a register says.
+    pub fn goes_anywhere(&self) -> bool {
+        self.ends && self.branch.is_none()
+    }
+
+    /// What flags are of after the instruction, by the registers as they are then, if those still tell.
+    pub fn after(&self, of: FlagsOf) -> Option<FlagsOf> {
+        let moved = if of.w == Width::W64 {
+            self.moved
+        } else {
+            self.low_moved
+        };
+        let after = |operand: Operand| match operand.register {
+            Some(n) if self.writes >> n & 1 != 0 => match moved {
+                Some((register, by)) if register == n => operand.plus(by.wrapping_neg()),
+                _ => None,
+            },
+            _ => Some(operand),
+        };
+        Some(FlagsOf {
+            a: after(of.a)?,
+            b: after(of.b)?,
+            ..of
+        })
     }
 }
 
@@ -119,11 +154,25 @@ impl Recorder<'_> {
             self.effects.sums |= bit;
             self.effects.sum_terms |= terms;
         }
+        // A register may be written twice.
+        for moved in [&mut self.effects.moved, &mut self.effects.low_moved] {
+            *moved = moved.filter(|(base, _)| u32::from(*base) != n & 31);
+        }
         if let Some((base, by)) = value.one()
             && u32::from(base) == n & 31
         {
             self.effects.moved = Some((base, by));
         }
+        if let Some((base, by)) = value.low_one()
+            && u32::from(base) == n & 31
+        {
+            self.effects.low_moved = Some((base, by));
+        }
+    }
+
+    fn flags_of(operation: FlagsOperation, w: Width, a: Term, b: Term) -> Option<FlagsOf> {
+        let (a, b) = a.operand(w).zip(b.operand(w))?;
+        Some(FlagsOf { operation, w, a, b })
     }
 
     fn system(&mut self) -> Outcome<Self> {
@@ -139,11 +188,14 @@ struct Term {
     terms: Option<u32>,
     /// If it is no more than one register, or none, and a constant: the constant.
     by: Option<i64>,
+    /// The same as far as the low half goes.
+    low: Option<i64>,
 }
 
 const OTHER: Term = Term {
     terms: None,
     by: None,
+    low: None,
 };
 
 impl Term {
@@ -151,33 +203,70 @@ impl Term {
         Term {
             terms: Some(0),
             by: Some(by),
+            low: Some(by),
         }
     }
 
     fn plus(self, w: Width, other: Term) -> Term {
-        let single = w == Width::W64 && (self.terms == Some(0) || other.terms == Some(0));
-        let by = self.by.zip(other.by).filter(|_| single);
+        let single = self.terms == Some(0) || other.terms == Some(0);
+        let sum = |a: Option<i64>, b: Option<i64>| {
+            let both = a.zip(b).filter(|_| single);
+            both.map(|(a, b)| a.wrapping_add(b))
+        };
         Term {
             terms: self.terms.zip(other.terms).map(|(a, b)| a | b),
-            by: by.map(|(a, b)| a.wrapping_add(b)),
+            by: sum(self.by, other.by).filter(|_| w == Width::W64),
+            low: sum(self.low, other.low),
         }
     }
 
     fn minus(self, w: Width, other: Term) -> Term {
-        let by = other.by.filter(|_| other.terms == Some(0));
-        let by = by.map(i64::wrapping_neg);
-        self.plus(w, Term { by, ..other })
+        let constant = other.terms == Some(0);
+        let minus = |by: Option<i64>| by.filter(|_| constant).map(i64::wrapping_neg);
+        let other = Term {
+            by: minus(other.by),
+            low: minus(other.low),
+            ..other
+        };
+        self.plus(w, other)
     }
 
     /// Of a part of it, or a multiple.
     fn inexact(self) -> Term {
-        Term { by: None, ..self }
+        Term {
+            by: None,
+            low: None,
+            ..self
+        }
     }
 
     /// The one register that it is a constant beyond, and that.
     fn one(self) -> Option<(u8, i64)> {
         let terms = self.terms.filter(|terms| terms.is_power_of_two())?;
         Some((terms.trailing_zeros() as u8, self.by?))
+    }
+
+    /// The same as far as the low half goes.
+    fn low_one(self) -> Option<(u8, i64)> {
+        Term {
+            by: self.low,
+            ..self
+        }
+        .one()
+    }
+
+    /// What flags of that width may be of.
+    fn operand(self, w: Width) -> Option<Operand> {
+        let by = if w == Width::W64 { self.by } else { self.low };
+        let register = match self.terms? {
+            0 => None,
+            terms if terms.is_power_of_two() => Some(terms.trailing_zeros() as u8),
+            _ => return None,
+        };
+        Some(Operand {
+            register,
+            plus: i32::try_from(by?).ok()?,
+        })
     }
 }
 
@@ -187,7 +276,7 @@ type Extent = u8;
 impl Emit for Recorder<'_> {
     type Value = Term;
     type Cond = ();
-    type Flags = ();
+    type Flags = Option<FlagsOf>;
     type Vector = Extent;
     type Place = ();
     type Stop = Never;
@@ -213,6 +302,7 @@ impl Emit for Recorder<'_> {
         Term {
             terms: Some(bit),
             by: Some(0),
+            low: Some(0),
         }
     }
 
@@ -302,8 +392,14 @@ impl Emit for Recorder<'_> {
         OTHER
     }
 
-    fn shl_by(&mut self, _: Width, a: Term, _: u32) -> Term {
-        a.inexact()
+    fn shl_by(&mut self, w: Width, a: Term, amount: u32) -> Term {
+        match amount & (w.bits() - 1) {
+            0 => Term {
+                by: a.by.filter(|_| w == Width::W64),
+                ..a
+            },
+            _ => a.inexact(),
+        }
     }
 
     fn lsr_by(&mut self, _: Width, _: Term, _: u32) -> Term {
@@ -358,12 +454,15 @@ impl Emit for Recorder<'_> {
     fn bit_is_set(&mut self, _: Term, _: u32) {}
     fn not_cond(&mut self, (): ()) {}
 
-    fn flags(&mut self) {
+    fn flags(&mut self) -> Option<FlagsOf> {
         self.effects.reads_flags = true;
+        self.effects.reads_all_flags = true;
+        None
     }
 
-    fn set_flags(&mut self, (): ()) {
+    fn set_flags(&mut self, flags: Option<FlagsOf>) {
         self.effects.writes_flags = true;
+        self.effects.flags_of = flags;
     }
 
     fn condition(&mut self, _: u32) {
@@ -372,25 +471,42 @@ impl Emit for Recorder<'_> {
 
     fn carry(&mut self) -> Term {
         self.effects.reads_flags = true;
+        self.effects.reads_all_flags = true;
         OTHER
     }
 
-    fn add_with_flags(&mut self, w: Width, a: Term, b: Term, carry: Term) -> (Term, ()) {
-        (a.plus(w, b).plus(w, carry), ())
+    fn add_with_flags(
+        &mut self,
+        w: Width,
+        a: Term,
+        b: Term,
+        carry: Term,
+    ) -> (Term, Option<FlagsOf>) {
+        let flags = Recorder::flags_of(FlagsOperation::Sum, w, a, b);
+        let sum = a.plus(w, b).plus(w, carry);
+        (sum, flags.filter(|_| carry.by == Some(0)))
     }
 
-    fn sub_with_flags(&mut self, w: Width, a: Term, b: Term) -> (Term, ()) {
-        (a.minus(w, b), ())
+    fn sub_with_flags(&mut self, w: Width, a: Term, b: Term) -> (Term, Option<FlagsOf>) {
+        let flags = Recorder::flags_of(FlagsOperation::Difference, w, a, b);
+        (a.minus(w, b), flags)
     }
 
-    fn logic_flags(&mut self, _: Width, _: Term) {}
-    fn flags_from(&mut self, _: Term) {}
+    fn logic_flags(&mut self, _: Width, _: Term) -> Option<FlagsOf> {
+        None
+    }
 
-    fn flags_to(&mut self, (): ()) -> Term {
+    fn flags_from(&mut self, _: Term) -> Option<FlagsOf> {
+        None
+    }
+
+    fn flags_to(&mut self, _: Option<FlagsOf>) -> Term {
         OTHER
     }
 
-    fn select_flags(&mut self, (): (), (): (), _: u32) {}
+    fn select_flags(&mut self, (): (), _: Option<FlagsOf>, _: u32) -> Option<FlagsOf> {
+        None
+    }
 
     fn access(&mut self, address: Term, access: Access) -> Result<(), Never> {
         self.effects.may_stop = true;
@@ -484,7 +600,9 @@ impl Emit for Recorder<'_> {
         extent_from(operation)
     }
 
-    fn float_compare(&mut self, _: vector::Compare, _: Extent, _: Extent) {}
+    fn float_compare(&mut self, _: vector::Compare, _: Extent, _: Extent) -> Option<FlagsOf> {
+        None
+    }
 
     fn select_vector(&mut self, (): (), yes: Extent, no: Extent) -> Extent {
         yes.max(no)
@@ -492,7 +610,10 @@ impl Emit for Recorder<'_> {
 
     fn read_system_register(&mut self, register: u16, _: u32) -> Result<Term, Never> {
         match register {
-            r::NZCV => self.effects.reads_flags = true,
+            r::NZCV => {
+                self.effects.reads_flags = true;
+                self.effects.reads_all_flags = true;
+            }
             r::FPCR if self.key.fp_enabled => {}
             r::TPIDR_EL0 | r::TPIDRRO_EL0 => {}
             r::TPIDR_EL1 | r::SP_EL0 if self.key.el == 1 => {}
