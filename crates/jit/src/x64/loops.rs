@@ -234,7 +234,9 @@ fn keep_inner(steps: &mut Vec<Step>, head: u32) {
         let mut inner = steps.clone();
         inner.retain(|step| (head..=end).contains(&step.offset));
         leads_back(&mut inner, head);
-        if inner.len() <= MOST {
+        // Where the ways round from the head go further, what is left leads to it, but it does not.
+        let is_round = inner.iter().any(|step| step.offset == head);
+        if is_round && inner.len() <= MOST {
             *steps = inner;
             return;
         }
@@ -560,6 +562,15 @@ mod tests {
         assert_eq!(offsets, [0, 4]);
         // Without the inner one there is none.
         assert!(find(&words[2..], 0).is_none());
+    }
+
+    #[test]
+    fn what_only_leads_to_the_head_is_no_inner_loop() {
+        // add x1, x1, #1; b to the end; add x1, x1, #1; cbnz x1, 0; 300 times add x1, x1, #1; b to the third
+        let mut words = vec![0x9100_0421, 0x1400_0000 + 303, 0x9100_0421, 0xb5ff_ffa1];
+        words.extend([0x9100_0421; 300]);
+        words.push(0x17ff_ffff - 301);
+        assert!(find(&words, 0).is_none());
     }
 
     #[test]

@@ -89,10 +89,9 @@ fn concerns(word: u32, base: u8) -> bool {
     d || (n && word >> 27 & 1 != 0 && word >> 25 & 1 == 0)
 }
 
-/// What accesses through a register are going to be between, besides one from `from` to `to`; `None`: there are no others.
-/// `ahead`: from the present instruction on.
-fn reach(key: &Key, ahead: &[u32], kept: Kept) -> Option<(i64, i64)> {
-    let (mut from, mut to) = (kept.from, kept.to);
+/// What is kept for an access, so that it serves those that follow through the same register; `None`: there are none. `ahead`:
+/// from the present instruction on.
+fn reach(key: &Key, ahead: &[u32], mut kept: Kept) -> Option<Kept> {
     let mut by = 0i64;
     let mut found = false;
     let later = ahead.iter().skip(1).any(|&word| concerns(word, kept.base));
@@ -102,21 +101,22 @@ fn reach(key: &Key, ahead: &[u32], kept: Kept) -> Option<(i64, i64)> {
         }
         let effects = Effects::of(key, word);
         if let Some(span) = effects.span.filter(|span| i > 0 && span.base == kept.base) {
-            if span.write && !kept.write {
-                // It looks up the page for those after it.
-                break;
-            }
             let first = by.wrapping_add(span.offset);
-            let ends = (
-                from.min(first),
-                to.max(first.saturating_add(span.bytes.into())),
-            );
-            if ends
-                .1
-                .checked_sub(ends.0)
-                .is_some_and(|reach| reach <= REACH)
-            {
-                (from, to) = ends;
+            let last = first.saturating_add(span.bytes.into());
+            let (from, to) = (kept.from.min(first), kept.to.max(last));
+            if to.checked_sub(from).is_some_and(|reach| reach <= REACH) {
+                // What can be written can be read, but what is read may never be written.
+                let certain = || {
+                    ahead[..i]
+                        .iter()
+                        .all(|&w| Effects::of(key, w).branch.is_none())
+                };
+                if span.write && !kept.write && !certain() {
+                    // It looks up the page for those after it.
+                    break;
+                }
+                kept.write |= span.write;
+                (kept.from, kept.to) = (from, to);
                 found = true;
             }
         }
@@ -126,7 +126,7 @@ fn reach(key: &Key, ahead: &[u32], kept: Kept) -> Option<(i64, i64)> {
             _ => {}
         }
     }
-    found.then_some((from, to))
+    found.then_some(kept)
 }
 
 impl Emitter {
@@ -216,19 +216,27 @@ impl Emitter {
             self.release(entry);
             return Some(Place(place));
         }
-        let mut kept = Kept {
+        let alone = Kept {
             base,
             from: offset,
             to: offset + bytes,
             offset,
             write,
         };
-        (kept.from, kept.to) = reach(&self.key, &self.ahead, kept)?;
+        let kept = reach(&self.key, &self.ahead, alone)?;
         let number = self.places.put(kept);
         let address = self.in_register(address);
         let (entry, place) = (self.take(), self.take());
         let ends = [kept.from - offset, kept.to - offset].map(|end| end as i32);
-        self.look_up_around(address.0, access, ends, [place, entry], from);
+        let all = Access {
+            kind: if kept.write {
+                AccessKind::Write
+            } else {
+                access.kind
+            },
+            ..access
+        };
+        self.look_up_around(address.0, all, ends, [place, entry], from);
         self.asm.store(8, frame::place(number), place);
         self.asm.bind(back);
         self.stubs.push(Stub::Leader {
@@ -283,8 +291,8 @@ mod tests {
         }
     }
 
-    /// What the first access of a program, of 16 bytes, reaches.
-    fn reach_of(words: &[u32], offset: i64, write: bool) -> Option<(i64, i64)> {
+    /// What the first access of a program, of 16 bytes, reaches, and whether it is to be written.
+    fn reach_of(words: &[u32], offset: i64, write: bool) -> Option<(i64, i64, bool)> {
         let kept = Kept {
             base: 31,
             from: offset,
@@ -292,27 +300,30 @@ mod tests {
             offset,
             write,
         };
-        reach(&key(), words, kept)
+        reach(&key(), words, kept).map(|kept| (kept.from, kept.to, kept.write))
     }
 
     #[test]
     fn a_frame_is_reached_by_its_first_store() {
         // stp x29, x30, [sp, #-48]!; stp x19, x20, [sp, #16]; str x21, [sp, #32]
         let words = [0xa9bd_7bfd, 0xa901_53f3, 0xf900_13f5];
-        assert_eq!(reach_of(&words, -48, true), Some((-48, -8)));
+        assert_eq!(reach_of(&words, -48, true), Some((-48, -8, true)));
         // add sp, sp, #16 in between; mov sp, x0
         let words = [0xa9bd_7bfd, 0x9100_43ff, 0xf900_13f5];
-        assert_eq!(reach_of(&words, -48, true), Some((-48, 8)));
+        assert_eq!(reach_of(&words, -48, true), Some((-48, 8, true)));
         let words = [0xa9bd_7bfd, 0x9100_001f, 0xf900_13f5];
         assert_eq!(reach_of(&words, -48, true), None);
     }
 
     #[test]
-    fn what_is_read_first_does_not_serve_stores() {
+    fn what_is_written_at_all_events_is_looked_up_to_be_written() {
         // ldp x19, x20, [sp]; ldr x21, [sp, #32]; str x21, [sp, #32]; ldr x21, [sp, #40]
-        let words = [0xa940_53f3, 0xf940_13f5, 0xf900_13f5, 0xf940_17f5];
-        assert_eq!(reach_of(&words, 0, false), Some((0, 40)));
-        assert_eq!(reach_of(&words, 0, true), Some((0, 48)));
+        let mut words = vec![0xa940_53f3, 0xf940_13f5, 0xf900_13f5, 0xf940_17f5];
+        assert_eq!(reach_of(&words, 0, false), Some((0, 48, true)));
+        // b.eq #8 before the store
+        words.insert(2, 0x5400_0040);
+        assert_eq!(reach_of(&words, 0, false), Some((0, 40, false)));
+        assert_eq!(reach_of(&words, 0, true), Some((0, 48, true)));
     }
 
     #[test]
@@ -321,7 +332,7 @@ mod tests {
         let words = [0xa940_53f3, 0xf940_83f5];
         assert_eq!(reach_of(&words, 0, false), None);
         let words = [0xa940_53f3, 0xf940_7ff5];
-        assert_eq!(reach_of(&words, 0, false), Some((0, 256)));
+        assert_eq!(reach_of(&words, 0, false), Some((0, 256, false)));
     }
 
     #[test]
