@@ -9,7 +9,7 @@ use dormer_engine::{Tier, Translation};
 
 use crate::assembler::*;
 use crate::board::*;
-use crate::programs::prologue;
+use crate::programs::{LAST_TABLE, NORMAL, WINDOW, map_window, mmu_on, prologue};
 
 const NOP: u32 = 0xd503_201f;
 const RET: u32 = 0xd65f_03c0;
@@ -184,5 +184,131 @@ fn a_loop_may_begin_in_the_middle_of_an_aes_round() {
         board.load(&c);
         board.run();
         assert_eq!(board.get(DATA), 1);
+    }
+}
+
+/// Each load is of a page that no access was to before, so that it is left to the interpreter in the middle of a block.
+#[test]
+fn vectors_outlive_what_is_left_to_the_interpreter() {
+    const ROUNDS: u64 = 100;
+    for board in boards(1) {
+        let mut c = prologue(&board);
+        // FP does not trap.
+        c.set(r::CPACR_EL1, 3 << 20).isb();
+        c.li(10, ROUNDS).li(11, 0).li(13, 0).li(20, BUFFER);
+        let again = c.here();
+        // fmov d0, x10; dup v4.2d, x10; ldr q1, [x20]; add v2.2d, v0.2d, v1.2d; fmov d3, d2; fmov x12, d3
+        for word in [
+            0x9e67_0140,
+            0x4e08_0d44,
+            0x3dc0_0281,
+            0x4ee1_8402,
+            0x1e60_4043,
+            0x9e66_006c,
+        ] {
+            c.word(word);
+        }
+        // add x11, x11, x12; fmov x12, v4.d[1]; add x13, x13, x12
+        c.word(0x8b0c_016b).word(0x9eae_008c).word(0x8b0c_01ad);
+        c.add(20, 20, 0x7f0).add(20, 20, 0x810);
+        c.sub(10, 10, 1).cbnz(10, again);
+        c.li(4, DATA).str(11, 4, 0).str(13, 4, 8);
+        c.psci(function::SYSTEM_OFF);
+        board.load(&c);
+        board.run();
+        let sum = ROUNDS * (ROUNDS + 1) / 2;
+        assert_eq!((board.get(DATA), board.get(DATA + 8)), (sum, sum));
+    }
+}
+
+/// At [`BUFFER`], code that jumps to the next page, and returns once that has jumped back; and two such pages, which count in
+/// a register each.
+fn load_counters(board: &Board) {
+    let mut first = Code::at(BUFFER);
+    // b #0x1000; ret
+    first.word(0x1400_0000 | (0x1000 / 4)).word(RET);
+    board.load(&first);
+    for (page, counter) in [(1, 11), (2, 12)] {
+        let mut next = Code::at(BUFFER + 0x1000 * page);
+        // b #-0x1000
+        next.add(counter, counter, 1)
+            .word(0x1400_0000 | 0x3ff_ffff & (0x1000u32 / 4).wrapping_neg());
+        board.load(&next);
+    }
+}
+
+#[test]
+fn code_in_two_places_goes_on_to_what_is_beside_it() {
+    const ROUNDS: u64 = 1000;
+    for board in boards(1) {
+        map_window(
+            &board,
+            &[0, 0x1000, 0, 0x2000].map(|at| (BUFFER + at) | NORMAL | 3),
+        );
+        load_counters(&board);
+        let mut c = prologue(&board);
+        mmu_on(&mut c);
+        c.li(10, ROUNDS).li(11, 0).li(12, 0);
+        c.li(20, WINDOW).li(21, WINDOW + 0x2000);
+        let again = c.here();
+        // blr x20; blr x21; blr x21
+        c.word(0xd63f_0000 | 20 << 5);
+        c.word(0xd63f_0000 | 21 << 5).word(0xd63f_0000 | 21 << 5);
+        c.sub(10, 10, 1).cbnz(10, again);
+        c.li(4, DATA).str(11, 4, 0).str(12, 4, 8);
+        c.psci(function::SYSTEM_OFF);
+        board.load(&c);
+        board.run();
+        let seen = (board.get(DATA), board.get(DATA + 8));
+        assert_eq!(seen, (ROUNDS, 2 * ROUNDS));
+    }
+}
+
+/// What the next page is changes, and then what is there.
+#[test]
+fn a_jump_to_another_page_goes_where_that_is_now() {
+    const ROUNDS: u64 = 20;
+    const CALLS: u64 = 50;
+    for board in boards(1) {
+        map_window(&board, &[0, 0].map(|at| (BUFFER + at) | NORMAL | 3));
+        load_counters(&board);
+        let mut c = prologue(&board);
+        mmu_on(&mut c);
+        c.li(10, ROUNDS).li(11, 0).li(12, 0).li(20, WINDOW);
+        c.li(5, LAST_TABLE).li(6, (WINDOW + 0x1000) >> 12);
+        c.li(7, BUFFER + 0x1000);
+        let again = c.here();
+        let call = |c: &mut Code| {
+            c.li(13, CALLS);
+            let again = c.here();
+            c.word(0xd63f_0000 | 20 << 5).sub(13, 13, 1).cbnz(13, again);
+        };
+        for page in [1, 2] {
+            c.li(14, (BUFFER + 0x1000 * page) | NORMAL | 3)
+                .str(14, 5, 8)
+                .dsb()
+                .msr(r::TLBI_VAAE1IS, 6)
+                .dsb()
+                .isb();
+            call(&mut c);
+        }
+        c.li(14, (BUFFER + 0x1000) | NORMAL | 3)
+            .str(14, 5, 8)
+            .dsb()
+            .msr(r::TLBI_VAAE1IS, 6)
+            .dsb()
+            .isb();
+        // add x12, x12, #1; add x11, x11, #1
+        for add in [0x9100_058c, 0x9100_056b] {
+            c.li(15, add).store_word(15, 7, 0).publish(7).isb();
+            call(&mut c);
+        }
+        c.sub(10, 10, 1).cbnz(10, again);
+        c.li(4, DATA).str(11, 4, 0).str(12, 4, 8);
+        c.psci(function::SYSTEM_OFF);
+        board.load(&c);
+        board.run();
+        let seen = (board.get(DATA), board.get(DATA + 8));
+        assert_eq!(seen, (2 * ROUNDS * CALLS, 2 * ROUNDS * CALLS));
     }
 }

@@ -158,13 +158,13 @@ fn exceptions_say_what_happened() {
     assert_eq!(log.len(), expected.len());
 }
 
-const NORMAL: u64 = 1 << 10 | 3 << 8;
+pub const NORMAL: u64 = 1 << 10 | 3 << 8;
 const USER_PAGE: u64 = 1 << 6;
 const READ_ONLY: u64 = 1 << 7;
 const NON_GLOBAL: u64 = 1 << 11;
 /// A virtual address with pages of its own.
-const WINDOW: u64 = 0x8000_0000;
-const LAST_TABLE: u64 = TABLES + 0x2000;
+pub const WINDOW: u64 = 0x8000_0000;
+pub const LAST_TABLE: u64 = TABLES + 0x2000;
 
 /// Tables of 4 KiB granules, 39 bits: RAM at its own address as a block, and [`WINDOW`] by pages.
 pub fn map_window(board: &Board, pages: &[u64]) {

@@ -4,7 +4,7 @@
 use cpu::{Code, Flow, Interpreter};
 use memory::Code as Marks;
 
-use super::cache::{BLOCK_BYTES, BlockId};
+use super::cache::{self, BLOCK_BYTES, BlockId};
 use super::frame::Machine;
 use super::loops::Search;
 use super::places::AHEAD;
@@ -56,6 +56,9 @@ impl Machine {
             let address = self.frame.page | u64::from(offset);
             let el = self.interpreter.core().key().el;
             map.add(emitter.asm.origin, emitter.asm.bytes.len(), el, address);
+        }
+        for far in emitter.exits.iter().filter_map(|exit| exit.far) {
+            self.frame.patience[usize::from(far.patience)] = cache::PATIENCE;
         }
         self.side.cache.place(
             page,

@@ -19,6 +19,13 @@ pub const BLOCK_BYTES: usize = 48 << 10;
 /// For the thunks.
 const HEAD: usize = 8192;
 const ABSENT: u32 = u32::MAX;
+
+/// How often a jump to another page is looked up before it is linked for the first time.
+pub const PATIENCE: i32 = 8;
+/// And how often before it is linked again, for another context or page: twice as often each time, up to so many times. Two
+/// processes that execute the same code would otherwise have it linked at each switch.
+const AGAIN: i32 = 64;
+const MOST_LINKS: u8 = 12;
 /// Instructions in a page.
 const WORDS: usize = 1024;
 
@@ -61,7 +68,12 @@ struct Exit {
     at: u32,
     stub: u32,
     page: u32,
-    to: u16,
+    /// From the start of the page.
+    to: i32,
+    /// To another page: what it compares, in the region.
+    far: Option<emitter::Far>,
+    /// How often it was linked, up to a number.
+    links: u8,
     linked: Option<BlockId>,
     /// Its block is: else its code may have made way to what leads elsewhere, and is not to be patched.
     alive: bool,
@@ -262,11 +274,6 @@ impl Cache {
         self.block(id).is_some_and(|block| block.loops)
     }
 
-    /// The page that a block is in.
-    pub fn page_of(&self, id: BlockId) -> Option<u32> {
-        self.block(id).map(|block| block.page)
-    }
-
     // ---- adding
 
     /// Makes room for a block; the address that its code will have. Blocks may go for it.
@@ -312,7 +319,13 @@ impl Cache {
                 at: at as u32 + exit.at,
                 stub: at as u32 + exit.stub,
                 page,
-                to: exit.to as u16,
+                to: exit.to,
+                far: exit.far.map(|far| emitter::Far {
+                    context: at as u32 + far.context,
+                    page: at as u32 + far.page,
+                    ..far
+                }),
+                links: 0,
                 linked: None,
                 alive: true,
             });
@@ -341,35 +354,47 @@ impl Cache {
 
     // ---- links
 
-    /// Where an exit goes: the page's number, and the offset there.
-    pub fn exit(&self, exit: ExitId) -> Option<(u32, u32)> {
+    /// Where an exit goes, from the start of its page; if that is another page, the index of its count of patience.
+    pub fn exit(&self, exit: ExitId) -> Option<(i32, Option<u16>)> {
         let (segment, index) = parts(exit.0);
         let exit = self.segments.get(segment)?.exits.get(index)?;
-        Some((exit.page, exit.to.into()))
+        Some((exit.to, exit.far.map(|far| far.patience)))
     }
 
-    /// Has an exit lead to a block of the same page directly.
-    pub fn link(&mut self, exit: ExitId, block: BlockId) {
+    /// Has an exit lead to a block directly: of the same page, or of another while the context is this and the exit's page at
+    /// this address. How often it is to be looked up before it is linked again.
+    pub fn link(&mut self, exit: ExitId, block: BlockId, context: u64, address: u64) -> i32 {
         let (segment, index) = parts(exit.0);
-        let Some(target) = self.block(block) else {
-            return;
+        let Some(target) = self.block(block).filter(|target| target.alive) else {
+            return PATIENCE;
         };
-        if !target.alive {
-            return;
-        }
-        let (entry, page) = (target.entry, target.page);
+        let (entry, page) = (target.entry, target.page as usize);
+        let known = target.incoming.contains(&exit);
         let Some(from) = self.segments[segment].exits.get_mut(index) else {
-            return;
+            return PATIENCE;
         };
-        if from.page != page || !from.alive {
-            return;
+        // Code for another key is not for the same context.
+        let same = match from.far {
+            Some(_) => self.pages[from.page as usize].key == self.pages[page].key,
+            None => from.page as usize == page,
+        };
+        if !same || !from.alive {
+            return PATIENCE;
         }
         from.linked = Some(block);
-        let at = from.at;
+        from.links = (from.links + 1).min(MOST_LINKS);
+        let again = AGAIN << (from.links - 1);
+        let (at, far) = (from.at, from.far);
         self.lead(at, entry);
-        if let Some(target) = self.block_mut(block) {
+        if let Some(far) = far {
+            self.region.put(far.page as usize, &address.to_le_bytes());
+            let at = far.context as usize;
+            self.region.put(at, &context.to_le_bytes());
+        }
+        if !known && let Some(target) = self.block_mut(block) {
             target.incoming.push(exit);
         }
+        again
     }
 
     fn lead(&mut self, at: u32, to: u32) {
@@ -388,8 +413,14 @@ impl Cache {
             };
             if from.linked == Some(id) {
                 from.linked = None;
-                let (at, stub) = (from.at, from.stub);
-                self.lead(at, stub);
+                match from.far {
+                    // No context is 0.
+                    Some(far) => self.region.put(far.context as usize, &[0; 8]),
+                    None => {
+                        let (at, stub) = (from.at, from.stub);
+                        self.lead(at, stub);
+                    }
+                }
             }
         }
     }

@@ -21,6 +21,7 @@ use super::features::HostFeatures;
 use super::flags::FlagsOf;
 use super::frame::{self, Homes, SCRATCH};
 use super::places::Places;
+use super::thunks;
 
 /// A 64-bit integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,6 +260,8 @@ pub struct Thunks {
     pub link: usize,
     pub dead: usize,
     pub indirect: usize,
+    /// A jump to another page that is not linked, or not for the present context and page.
+    pub far: usize,
     pub interpret: usize,
     /// Where [`Thunks::interpret`] goes on if not after the instruction.
     pub interpreted: usize,
@@ -276,11 +279,24 @@ pub struct Thunks {
 /// A direct jump out of a block that is not linked yet.
 #[derive(Clone, Copy, Debug)]
 pub struct Exit {
-    /// Where in the block its 32-bit displacement is, and the code that it leads to now.
+    /// Where in the block its 32-bit displacement is, and the code that links it.
     pub at: u32,
     pub stub: u32,
-    /// Offset in the page of where it goes.
-    pub to: u32,
+    /// Where it goes, from the start of the page.
+    pub to: i32,
+    /// If that is another page.
+    pub far: Option<Far>,
+}
+
+/// What a jump to another page compares before it is taken as it is linked: where in the block that is.
+#[derive(Clone, Copy, Debug)]
+pub struct Far {
+    /// The [`frame::Frame::context`] that the link holds in: 0 for none.
+    pub context: u32,
+    /// The address of the page that the block is in.
+    pub page: u32,
+    /// An index into [`frame::Frame::patience`].
+    pub patience: u16,
 }
 
 /// Why an instruction was left to the interpreter.
@@ -331,6 +347,8 @@ pub struct Emitter {
     pub(super) stubs: Vec<Stub>,
     pub(super) end: Option<End>,
     pub exits: Vec<Exit>,
+    /// The next jump's to another page.
+    next_patience: u16,
     pub(super) kept: super::vector::Kept,
     /// Constants that code finds in the frame.
     pub pool: Vec<u128>,
@@ -461,6 +479,7 @@ impl Emitter {
             stubs: Vec::new(),
             end: None,
             exits: Vec::new(),
+            next_patience: 0,
             kept: Default::default(),
             pool: Vec::new(),
             vector_extents: Vec::new(),
@@ -1890,55 +1909,72 @@ impl Emitter {
             let at = self.asm.at() as u32 + 1;
             let stub = at + 4;
             self.asm.jmp_to(self.asm.origin + self.asm.at() + 5);
-            self.link_stub(Exit {
-                at,
-                stub,
-                to: to as u32,
-            });
+            self.load_exit_number();
+            self.asm.jmp_to(self.thunks.link);
+            let (to, far) = (to as i32, None);
+            self.exits.push(Exit { at, stub, to, far });
+        } else if let Ok(to) = i32::try_from(to) {
+            self.leave_page(to);
         } else {
             self.asm.load(true, RAX, frame::PAGE);
-            match i32::try_from(to) {
-                Ok(to) => self.asm.alu_constant(Alu::Add, true, RAX, to),
-                Err(_) => {
-                    self.asm.constant(RCX, to as u64);
-                    self.asm.alu(Alu::Add, true, RAX, RCX);
-                }
-            }
+            self.asm.constant(RCX, to as u64);
+            self.asm.alu(Alu::Add, true, RAX, RCX);
             self.jump_indirect();
         }
     }
 
-    fn link_stub(&mut self, exit: Exit) {
-        // The number of the exit is filled in when the block is placed.
-        self.asm.bytes.push(0xbe); // mov esi, exit
-        let number = self.exits.len() as u32;
-        self.asm.bytes.extend_from_slice(&number.to_le_bytes());
-        self.asm.jmp_to(self.thunks.link);
-        self.exits.push(exit);
+    /// Jumps to another page: straight, if it is linked for the present context and page. What goes forwards only ends where
+    /// the code does that is in the cache; what goes backwards polls.
+    fn leave_page(&mut self, to: i32) {
+        self.leave_loop();
+        let slow = self.asm.label();
+        if to < 0 {
+            self.asm.load(true, RAX, frame::PENDING);
+            self.asm.alu_constant(Alu::Cmp, false, Mem::at(RAX, 0), 0);
+            self.asm.jcc(Cc::Ne, slow);
+        }
+        let context = self.compare_constant(frame::CONTEXT);
+        self.asm.jcc(Cc::Ne, slow);
+        let page = self.compare_constant(frame::PAGE);
+        self.asm.jcc(Cc::Ne, slow);
+        self.asm
+            .alu_constant(Alu::Add, true, frame::PAGE, to & -4096);
+        let at = self.asm.at() as u32 + 1;
+        self.asm.jmp_to(self.asm.origin + self.asm.at() + 5);
+        self.asm.bind(slow);
+        let patience = self.next_patience;
+        self.next_patience = (patience + 1) % frame::PATIENCES as u16;
+        self.asm.constant(RAX, i64::from(to) as u64);
+        self.asm.constant(RCX, patience.into());
+        let stub = self.asm.at() as u32;
+        self.load_exit_number();
+        self.asm.jmp_to(self.thunks.far);
+        let far = Some(Far {
+            context,
+            page,
+            patience,
+        });
+        self.exits.push(Exit { at, stub, to, far });
+    }
+
+    /// Compares 64 bits with a constant that is to be filled in: where that is. It is 0 until then. RCX is changed.
+    fn compare_constant(&mut self, with: Mem) -> u32 {
+        self.asm.bytes.extend_from_slice(&[0x48, 0xb9]); // mov rcx, constant
+        let at = self.asm.at() as u32;
+        self.asm.bytes.extend_from_slice(&[0; 8]);
+        self.asm.alu(Alu::Cmp, true, RCX, with);
+        at
+    }
+
+    /// To RSI; the number is filled in when the block is placed.
+    fn load_exit_number(&mut self) {
+        self.asm.bytes.extend_from_slice(&[0xbe, 0, 0, 0, 0]); // mov esi, exit
     }
 
     /// Jumps to the guest address in RAX, if it is in the jump cache and nothing wants attention.
     pub(super) fn jump_indirect(&mut self) {
         self.leave_loop();
-        let miss = self.thunks.indirect;
-        let asm = &mut self.asm;
-        let entry = size_of::<frame::Jump>();
-        asm.load(false, RCX, RAX);
-        // Instructions are 4 bytes, entries 32.
-        asm.shift(ShiftOp::Shl, false, RCX, (entry / 4).trailing_zeros() as u8);
-        asm.alu_constant(Alu::And, false, RCX, ((frame::JUMPS - 1) * entry) as i32);
-        asm.alu(Alu::Add, true, RCX, frame::JUMP_CACHE);
-        asm.alu(Alu::Cmp, true, RAX, Mem::at(RCX, 0));
-        asm.jcc_to(Cc::Ne, miss);
-        asm.load(true, RDX, frame::CONTEXT);
-        asm.alu(Alu::Cmp, true, RDX, Mem::at(RCX, 8));
-        asm.jcc_to(Cc::Ne, miss);
-        asm.load(true, RDX, frame::PENDING);
-        asm.alu_constant(Alu::Cmp, false, Mem::at(RDX, 0), 0);
-        asm.jcc_to(Cc::Ne, miss);
-        asm.alu_constant(Alu::And, true, RAX, -4096);
-        asm.store(8, frame::PAGE, RAX);
-        asm.jmp_indirect(Mem::at(RCX, 16));
+        thunks::look_up_jump(&mut self.asm, self.thunks.indirect);
     }
 
     /// Leaves the block for an offset, polling if that is backwards.

@@ -98,27 +98,6 @@ fn leave_to_interpreter(asm: &mut Assembler, slow: Label, thunks: &Thunks) {
     asm.jmp_to(thunks.leave);
 }
 
-/// Jumps to the guest address in RAX, if it is in the jump cache and nothing wants attention.
-fn jump(asm: &mut Assembler, missed: usize) {
-    let entry = size_of::<frame::Jump>();
-    asm.load(false, RCX, RAX);
-    asm.shift(ShiftOp::Shl, false, RCX, (entry / 4).trailing_zeros() as u8);
-    let mask = ((frame::JUMPS - 1) * entry) as i32;
-    asm.alu_constant(Alu::And, false, RCX, mask);
-    asm.alu(Alu::Add, true, RCX, frame::JUMP_CACHE);
-    asm.alu(Alu::Cmp, true, RAX, Mem::at(RCX, 0));
-    asm.jcc_to(Cc::Ne, missed);
-    asm.load(true, RDX, frame::CONTEXT);
-    asm.alu(Alu::Cmp, true, RDX, Mem::at(RCX, 8));
-    asm.jcc_to(Cc::Ne, missed);
-    asm.load(true, RDX, frame::PENDING);
-    asm.alu_constant(Alu::Cmp, false, Mem::at(RDX, 0), 0);
-    asm.jcc_to(Cc::Ne, missed);
-    asm.alu_constant(Alu::And, true, RAX, -4096);
-    asm.store(8, frame::PAGE, RAX);
-    asm.jmp_indirect(Mem::at(RCX, 16));
-}
-
 /// As [`cpu::Core`] takes the exception.
 fn emit_call(asm: &mut Assembler, el: usize, thunks: &Thunks, missed: usize) {
     let slow = asm.label();
@@ -158,7 +137,7 @@ fn emit_call(asm: &mut Assembler, el: usize, thunks: &Thunks, missed: usize) {
     asm.alu_constant(Alu::And, true, RAX, VECTORS);
     let vector = if el == 0 { 0x400 } else { 0x200 };
     asm.alu_constant(Alu::Add, true, RAX, vector);
-    jump(asm, missed);
+    thunks::look_up_jump(asm, missed);
     leave_to_interpreter(asm, slow, thunks);
 }
 
@@ -236,7 +215,7 @@ fn emit_return(asm: &mut Assembler, thunks: &Thunks) {
     asm.store_constant(1, frame::EVENT, 1);
     crossed(asm);
     asm.load(true, RAX, RSI);
-    jump(asm, thunks.indirect);
+    thunks::look_up_jump(asm, thunks.indirect);
     leave_to_interpreter(asm, slow, thunks);
 }
 

@@ -181,6 +181,9 @@ pub struct Frame {
     pub kernel_sets: [*const u8; 2],
     /// Jumps back that are still to be taken before a loop is made, by a mixture of where they go: see [`heat`].
     pub heat: [i32; HEATS],
+    /// How often a jump to another page is still to be looked up before it is linked: to each jump its own, as long as there
+    /// are some.
+    pub patience: [i32; PATIENCES],
     /// Constants that code looks up.
     pub pool: [u128; POOL],
     /// Where codes are in pointers of each half, by instruction and by data keys: the bits that are to be the same before
@@ -190,6 +193,8 @@ pub struct Frame {
 
 /// Counts of jumps back.
 pub const HEATS: usize = 4096;
+/// Counts of jumps to other pages.
+pub const PATIENCES: usize = 4096;
 /// Constants that code looks up, at most.
 pub const POOL: usize = 256;
 
@@ -202,6 +207,12 @@ pub fn heat_index(page: u64, offset: u32) -> usize {
 pub fn heat(page: u64, offset: u32) -> Mem {
     let first = offset_of!(Machine, frame) + offset_of!(Frame, heat);
     in_machine(first + size_of::<i32>() * heat_index(page, offset))
+}
+
+/// The count of a jump to another page.
+pub fn patience(index: Reg) -> Mem {
+    let first = in_machine(offset_of!(Machine, frame) + offset_of!(Frame, patience));
+    Mem::indexed(first.base, index, 4, first.disp)
 }
 
 /// A constant.

@@ -167,6 +167,7 @@ impl Machine {
         if versions >> 31 != self.side.names.versions >> 31 {
             // Names have 32 bits of the version, and are about to come again.
             self.side.names.forget();
+            self.side.cache.clear();
         }
         self.side.names.versions = versions;
         self.remember_level();

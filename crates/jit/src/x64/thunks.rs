@@ -5,7 +5,8 @@
 //! called with all of it there; they answer where execution goes on, or 0 to leave generated code.
 
 use super::assembler::{
-    Alu, Assembler, Cc, Mem, R12, R13, R14, R15, RAX, RBP, RBX, RDI, RDX, RSI, RSP, Reg, Xmm,
+    Alu, Assembler, Cc, Mem, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Reg,
+    ShiftOp, Xmm,
 };
 use super::emitter::Thunks;
 use super::{exceptions, frame, pointers, vector};
@@ -59,6 +60,13 @@ pub fn emit(origin: usize, functions: &Functions) -> (Vec<u8>, Thunks) {
     thunks.indirect = here(&asm);
     asm.load(true, RSI, RAX);
     go_by(&mut asm, functions.indirect, thunks.leave);
+
+    // RSI: the exit's number; RAX: where it goes, from the start of the page; RCX: its index into the counts of patience.
+    thunks.far = here(&asm);
+    asm.alu_constant(Alu::Sub, false, frame::patience(RCX), 1);
+    asm.jcc_to(Cc::S, thunks.link);
+    asm.alu(Alu::Add, true, RAX, frame::PAGE);
+    look_up_jump(&mut asm, thunks.indirect);
 
     // RAX: the guest address.
     thunks.hot = here(&asm);
@@ -132,6 +140,27 @@ pub fn go_by(asm: &mut Assembler, function: usize, leave: usize) {
     asm.jcc_to(Cc::E, leave);
     load_state(asm);
     asm.jmp_indirect(RAX);
+}
+
+/// Jumps to the guest address in RAX, if it is in the jump cache and nothing wants attention, and else to `miss`.
+pub fn look_up_jump(asm: &mut Assembler, miss: usize) {
+    let entry = size_of::<frame::Jump>();
+    asm.load(false, RCX, RAX);
+    // Instructions are 4 bytes, entries 32.
+    asm.shift(ShiftOp::Shl, false, RCX, (entry / 4).trailing_zeros() as u8);
+    asm.alu_constant(Alu::And, false, RCX, ((frame::JUMPS - 1) * entry) as i32);
+    asm.alu(Alu::Add, true, RCX, frame::JUMP_CACHE);
+    asm.alu(Alu::Cmp, true, RAX, Mem::at(RCX, 0));
+    asm.jcc_to(Cc::Ne, miss);
+    asm.load(true, RDX, frame::CONTEXT);
+    asm.alu(Alu::Cmp, true, RDX, Mem::at(RCX, 8));
+    asm.jcc_to(Cc::Ne, miss);
+    asm.load(true, RDX, frame::PENDING);
+    asm.alu_constant(Alu::Cmp, false, Mem::at(RDX, 0), 0);
+    asm.jcc_to(Cc::Ne, miss);
+    asm.alu_constant(Alu::And, true, RAX, -4096);
+    asm.store(8, frame::PAGE, RAX);
+    asm.jmp_indirect(Mem::at(RCX, 16));
 }
 
 fn save_state(asm: &mut Assembler) {

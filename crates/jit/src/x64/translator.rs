@@ -7,10 +7,10 @@ use std::marker::PhantomData;
 use cpu::{Core, Exit, Flow, Interpreter, State, Surroundings, World};
 
 use super::blocks::word_at;
-use super::cache::{Cache, Entry, ExitId};
+use super::cache::{self, Cache, Entry, ExitId};
 use super::emitter::{BLOCK, Emitter};
 use super::exceptions::{self, NEVER};
-use super::frame::{self, Frame, HEATS, Level, Machine, POOL};
+use super::frame::{self, Frame, HEATS, Level, Machine, PATIENCES, POOL};
 use super::names::Names;
 use super::thunks;
 use crate::{Counters, Options};
@@ -101,6 +101,7 @@ impl Translator {
             levels: [Level::default(); 2],
             levels_version: NEVER,
             kernel_sets: interpreter.kernel_sets(),
+            patience: [0; PATIENCES],
             heat: [options.hot.map_or(0, initial_heat); HEATS],
             pool: [0; POOL],
             pac_masks: interpreter.core().state.pac_masks(),
@@ -283,8 +284,10 @@ impl Machine {
             self.forget_stale();
             let code = self.interpreter.code()?;
             if !code.global && !self.side.local_kernel && self.interpreter.core().key().el != 0 {
+                // Names of EL1 are of an ASID from now on, those up to now were of all.
                 self.side.local_kernel = true;
                 self.side.names.forget();
+                self.side.cache.clear();
             }
             self.refresh();
             let pc = self.interpreter.state().pc;
@@ -395,19 +398,24 @@ extern "C" fn link(machine: *mut Machine, exit: u32) -> usize {
     let m = unsafe { &mut *machine };
     m.after_code();
     let exit = ExitId(exit);
-    let Some((page, to)) = m.side.cache.exit(exit) else {
+    let Some((to, patience)) = m.side.cache.exit(exit) else {
         return 0;
     };
-    m.interpreter.state().pc = m.frame.page.wrapping_add(to.into());
+    let page = m.frame.page;
+    let target = page.wrapping_add(i64::from(to) as u64);
+    m.interpreter.state().pc = target;
     let evictions = m.side.cache.evictions;
     let Some(entry) = m.next() else {
         return 0;
     };
-    let there = m.frame.page.wrapping_add(to.into()) == m.interpreter.state().pc
-        && m.side.cache.page_of(entry.block) == Some(page);
-    if there && m.side.cache.evictions == evictions {
+    let mut again = cache::PATIENCE;
+    if target == m.interpreter.state().pc && m.side.cache.evictions == evictions {
         m.side.counters.links += 1;
-        m.side.cache.link(exit, entry.block);
+        let context = m.frame.context;
+        again = m.side.cache.link(exit, entry.block, context, page);
+    }
+    if let Some(patience) = patience {
+        m.frame.patience[usize::from(patience)] = again;
     }
     m.before_code();
     entry.address
