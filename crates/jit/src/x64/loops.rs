@@ -15,6 +15,8 @@ use super::record::Effects;
 /// Instructions that are looked at, and that a loop has, at most.
 const SEEN: usize = 384;
 pub const MOST: usize = 256;
+/// Jumps back that are tried as the end of an inner loop.
+const INNER: usize = 8;
 /// Instructions in a page.
 const WORDS: usize = 1024;
 
@@ -229,8 +231,8 @@ fn leads_back(steps: &mut Vec<Step>, head: u32) {
 /// that does.
 fn keep_inner(steps: &mut Vec<Step>, head: u32) {
     let back = |step: &&Step| step.offset >= head && step.jump() == Some(head.into());
-    let mut ends: Vec<u32> = steps.iter().filter(back).map(|step| step.offset).collect();
-    while let Some(end) = ends.pop() {
+    let ends = steps.iter().rev().filter(back).map(|step| step.offset);
+    for end in ends.take(INNER).collect::<Vec<u32>>() {
         let mut inner = steps.clone();
         inner.retain(|step| (head..=end).contains(&step.offset));
         leads_back(&mut inner, head);
