@@ -13,6 +13,7 @@ use std::sync::Arc;
 use cpu::{Access, Flow, Key, Width};
 
 use super::assembler::{Assembler, Label, Mem, RAX, RCX, RDI, RDX, RSI, Reg, Rm, ShiftOp, Xmm};
+use super::copies::Copies;
 use super::emit::run;
 use super::features::HostFeatures;
 use super::flags::FlagsOf;
@@ -156,6 +157,8 @@ pub(super) enum Stub {
         /// Host addresses that are kept for what follows.
         open: [Option<u8>; frame::PLACES as usize],
         sunk: Option<FlagsOf>,
+        /// What the host's vector registers are taken to hold after it.
+        copies: Copies,
     },
     /// A side exit to an offset. `flags`: the guest's are only in the host's.
     Exit {
@@ -301,6 +304,8 @@ pub struct Emitter {
     /// Scratch registers in use, by number.
     pub(super) busy: u16,
     pub(super) next_xmm: u8,
+    /// In a block: guest vectors that host registers have beside the state.
+    pub(super) copies: Copies,
     pub(super) next_slot: u8,
     /// Of the instruction.
     pub(super) word: u32,
@@ -440,6 +445,7 @@ impl Emitter {
             vector_epochs: [0; 32],
             busy: 0,
             next_xmm: 0,
+            copies: Copies::default(),
             next_slot: 0,
             word: 0,
             offset: 0,
@@ -494,6 +500,7 @@ impl Emitter {
         self.stack_is_aligned = false;
         self.forget_places();
         self.ahead.clear();
+        self.copies = Copies::default();
         self.stubs.clear();
         self.exits.clear();
         self.end = None;
@@ -520,6 +527,7 @@ impl Emitter {
         self.selections.clear();
         self.busy = 0;
         self.next_xmm = self.homes.vectors_taken;
+        self.copies.release();
         self.next_slot = 0;
         self.word = word;
         self.offset = offset;
@@ -555,6 +563,7 @@ impl Emitter {
                 cause: "memory",
                 open: self.open_places(),
                 sunk: self.sunk,
+                copies: self.copies,
             });
         }
         (None, flow)
@@ -587,6 +596,10 @@ impl Emitter {
         for epoch in self.epochs.iter_mut().chain(&mut self.vector_epochs) {
             *epoch += 1;
         }
+        if self.in_loop.is_none() {
+            self.extents = [16; 32];
+        }
+        self.copies = Copies::default();
     }
 
     pub(super) fn call_interpreter(&mut self, word: u32, offset: u32, cause: Cause) {

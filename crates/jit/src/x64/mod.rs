@@ -3,7 +3,7 @@
 //! - [`assembler`] encodes instructions.
 //! - [`emitter`] is what instruction semantics are run on to make code: `emit` is its side of [`cpu::Emit`]; `values` computes,
 //!   `host_flags` sees to the flags, `memory` to accesses, `places` to those near others, and `ways` leaves blocks; `vector` is
-//!   its part for vectors and floating point, with `vector_lanes`, `vector_float` and `vector_crypto`.
+//!   its part for vectors and floating point, with `vector_lanes`, `vector_float` and `vector_crypto`, `copies` those at hand.
 //! - `loops` finds loops that are worth more, by what `record` says that instructions do, with `nesting`; `loop_code` emits
 //!   them, and `flags` finds which of their flags need not be stored.
 //! - `atomic`: atomics and exclusives; `interrupts`: masks of interrupts; `exceptions`: SVC and ERET; `control`:
@@ -18,6 +18,7 @@ mod atomic;
 mod blocks;
 mod cache;
 mod control;
+mod copies;
 mod emit;
 mod emitter;
 mod exceptions;

@@ -111,6 +111,12 @@ impl Emitter {
     }
 
     pub(super) fn new_xmm(&mut self) -> Xmm {
+        if self.in_loop.is_none() {
+            return self.copies.take().unwrap_or_else(|| {
+                self.fail(OUT_OF_VECTORS);
+                T0
+            });
+        }
         if self.next_xmm >= frame::XMMS {
             self.fail(OUT_OF_VECTORS);
             return T0;
@@ -124,17 +130,25 @@ impl Emitter {
     }
 
     /// Where a guest's vector register lives.
-    fn guest_vector(&self, n: u8) -> Xm {
-        match self.homes.vectors[usize::from(n)] {
+    fn guest_vector(&mut self, n: u8) -> Xm {
+        match self.home_or_copy(n) {
             Some(xmm) => xmm.into(),
             None => frame::vector(n).into(),
         }
     }
 
+    /// The host register that has a guest's vector register.
+    fn home_or_copy(&mut self, n: u8) -> Option<Xmm> {
+        self.homes.vectors[usize::from(n)].or_else(|| self.copies.find(n))
+    }
+
     /// Any place into a register.
     fn load_place(&mut self, to: Xmm, place: Place128) {
         match place {
-            Place128::Guest(n, _) => self.asm.vector2(LOAD, to, self.guest_vector(n)),
+            Place128::Guest(n, _) => {
+                let from = self.guest_vector(n);
+                self.asm.vector2(LOAD, to, from);
+            }
             Place128::Xmm(from) if from == to => {}
             Place128::Xmm(from) => self.asm.vector2(LOAD, to, from),
             Place128::Constant(value) => self.load_constant(to, value),
@@ -198,12 +212,17 @@ impl Emitter {
             return xmm;
         }
         if let Place128::Guest(n, _) = place
-            && let Some(xmm) = self.homes.vectors[usize::from(n)]
+            && let Some(xmm) = self.home_or_copy(n)
         {
             return xmm;
         }
         let xmm = self.new_xmm();
         self.load_place(xmm, place);
+        if let Place128::Guest(n, _) = place
+            && self.in_loop.is_none()
+        {
+            self.copies.hold(n, xmm);
+        }
         self.vectors[usize::from(v.0)] = Place128::Xmm(xmm);
         xmm
     }
@@ -265,6 +284,7 @@ impl Emitter {
         let place = self.place_of(v);
         let xmm = match place {
             Place128::Xmm(xmm) => xmm,
+            _ if self.in_loop.is_none() => self.xmm(v),
             _ => {
                 self.load_place(T0, place);
                 T0
@@ -283,6 +303,11 @@ impl Emitter {
             }
             Some(home) => self.asm.vector2(LOAD, home, xmm),
             None => self.asm.vector2(STORE, xmm, frame::vector(n)),
+        }
+        if self.in_loop.is_none() {
+            self.copies.forget(n);
+            self.copies.hold(n, xmm);
+            self.extents[usize::from(n)] = self.vector_extents[usize::from(v.0)];
         }
     }
 

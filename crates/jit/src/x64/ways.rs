@@ -3,6 +3,7 @@
 use cpu::Layout;
 
 use super::assembler::{Alu, Cc, Label, Mem, RAX, RCX};
+use super::copies::Copies;
 use super::emitter::{Cond, Emitter, End, Exit, Far, Stub};
 use super::frame;
 use super::thunks;
@@ -224,6 +225,8 @@ impl Emitter {
 
     /// Emits what is out of line.
     pub(super) fn finish_stubs(&mut self) {
+        // What they find is as it was where they were left for.
+        self.copies = Copies::default();
         let mut stubs = std::mem::take(&mut self.stubs);
         self.busy = 0;
         for stub in stubs.drain(..) {
@@ -236,11 +239,15 @@ impl Emitter {
                     cause,
                     open,
                     sunk,
+                    copies,
                 } => {
                     self.asm.bind(from);
                     self.store_sunk(sunk);
                     self.call_interpreter(word, offset, cause);
                     self.close_places(open);
+                    for (xmm, n) in copies.iter() {
+                        self.load_vector_from(xmm, frame::vector(n));
+                    }
                     self.asm.jmp(back);
                 }
                 Stub::Exit {
