@@ -510,21 +510,7 @@ fn most_used(uses: &[u32; 32], count: usize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn key() -> Key {
-        Key {
-            el: 0,
-            sp_sel: false,
-            fp_enabled: true,
-            fpcr: 0,
-            align_check: false,
-            sp_align_check: true,
-            uao: false,
-            pac: [false; 4],
-            extensions: Default::default(),
-            btype: 0,
-        }
-    }
+    use crate::x64::record::tests::key;
 
     fn find(words: &[u32], head: u32) -> Option<Loop> {
         let read = |offset: u32| words.get(offset as usize / 4).copied().unwrap_or(0);

@@ -275,21 +275,7 @@ impl Emitter {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn key() -> Key {
-        Key {
-            el: 0,
-            sp_sel: false,
-            fp_enabled: true,
-            fpcr: 0,
-            align_check: false,
-            sp_align_check: true,
-            uao: false,
-            pac: [false; 4],
-            extensions: Default::default(),
-            btype: 0,
-        }
-    }
+    use crate::x64::record::tests::key;
 
     /// What the first access of a program, of 16 bytes, reaches, and whether it is to be written.
     fn reach_of(words: &[u32], offset: i64, write: bool) -> Option<(i64, i64, bool)> {

@@ -690,12 +690,12 @@ impl Emit for Recorder<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_near_a_register_is_known() {
-        let key = Key {
+    /// A key of EL0.
+    pub fn key() -> Key {
+        Key {
             el: 0,
             sp_sel: false,
             fp_enabled: true,
@@ -706,7 +706,12 @@ mod tests {
             pac: [false; 4],
             extensions: Default::default(),
             btype: 0,
-        };
+        }
+    }
+
+    #[test]
+    fn what_is_near_a_register_is_known() {
+        let key = key();
         let of = |word| Effects::of(&key, word);
         let span = |base, offset, bytes, write| {
             Some(Span {
