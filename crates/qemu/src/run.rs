@@ -117,6 +117,9 @@ pub fn run(program: &str, mut line: CommandLine) -> Result<(), Error> {
         None => machine.wait(),
     };
     control.finish();
+    if let Some(port) = &port {
+        port.finish();
+    }
     restore_terminal();
     tracing::info!("the machine ended: {}", cause.name());
     match cause {

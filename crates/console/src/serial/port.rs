@@ -16,12 +16,12 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What the guest has sent and nobody has taken: beyond this, the oldest is dropped.
 const BUFFER: usize = 1 << 20;
 
-/// How long the end of a port waits for its last bytes to go out.
+/// How long the end of a port waits for some of its last bytes to go out.
 const LAST_BYTES: Duration = Duration::from_millis(500);
 
 /// A back end that does not open.
@@ -210,6 +210,12 @@ impl SerialPort {
     /// A TCP server's address: port 0 in the specification takes any.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
+    }
+
+    /// Waits until what the guest has sent is out; half a second at most in which nobody takes any. A port that others still
+    /// hold at the end of the process is not dropped.
+    pub fn finish(&self) {
+        self.shared.finish();
     }
 
     /// Bytes that were dropped because nobody took them.
@@ -402,14 +408,9 @@ impl SerialOutput for SerialPort {
 
 impl Drop for SerialPort {
     fn drop(&mut self) {
+        self.finish();
         {
             let mut output = self.shared.output.lock();
-            let until = std::time::Instant::now() + LAST_BYTES;
-            while output.writer != 0 && (output.writing || !output.bytes.is_empty()) {
-                if self.shared.moved.wait_until(&mut output, until).timed_out() {
-                    break;
-                }
-            }
             output.ended = true;
             if let Some(stream) = output.stream.take() {
                 stream.shut_down();
@@ -432,6 +433,21 @@ impl Shared {
             .name(name.into())
             .spawn(work)
             .map(|_| ())
+    }
+
+    fn finish(&self) {
+        let mut output = self.output.lock();
+        let mut left = usize::MAX;
+        let mut until = Instant::now();
+        while output.writer != 0 && (output.writing || !output.bytes.is_empty()) {
+            if output.bytes.len() != left {
+                left = output.bytes.len();
+                until = Instant::now() + LAST_BYTES;
+            }
+            if self.moved.wait_until(&mut output, until).timed_out() {
+                break;
+            }
+        }
     }
 
     /// Whatever is sent is gone.
@@ -650,6 +666,31 @@ mod tests {
         // The port has ended.
         drop(typed);
         assert!(!terminal.take(&shared, b"x"));
+    }
+
+    /// Takes its time.
+    struct Slow(Arc<Mutex<usize>>);
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            std::thread::sleep(LAST_BYTES / 4);
+            *self.0.lock() += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_end_waits_for_as_long_as_bytes_are_taken() {
+        let shared = Arc::new(shared());
+        let taken = Arc::new(Mutex::new(0));
+        shared.start_writer(Box::new(Slow(taken.clone()))).unwrap();
+        shared.print(&[b'x'; 100_000]);
+        shared.finish();
+        assert_eq!(*taken.lock(), 100_000);
     }
 
     #[test]
