@@ -4,12 +4,23 @@
 
 use cpu::{AtomicOperation, Interpreter};
 
-use super::assembler::{Alu, Cc, Label, Mem, RAX, RBX, RCX, RDI, RDX, RSI, Reg, ShiftOp};
+use super::assembler::{
+    Alu, Assembler, Cc, Label, Mem, RAX, RBX, RCX, RDI, RDX, RSI, Reg, ShiftOp,
+};
 use super::emitter::{Emitter, Node, Place, Value};
 use super::frame::{self, SCRATCH};
 
 /// How often a load-exclusive looks whether a store-exclusive of another processor is done, before the interpreter waits.
 const PATIENCE: u64 = 100;
+
+/// Pauses after a store-exclusive that failed: who contends does better by turns of several than by one each.
+const BACK_OFF: usize = 16;
+
+fn back_off(asm: &mut Assembler) {
+    for _ in 0..BACK_OFF {
+        asm.pause();
+    }
+}
 
 impl Emitter {
     /// The address of the version of a place's granule, in a register.
@@ -317,6 +328,7 @@ impl Emitter {
         self.asm.load_zero_extended(1, RDX, RAX);
         self.asm.jmp(done);
         self.asm.bind(failed);
+        back_off(&mut self.asm);
         self.asm.constant(RDX, 1);
         self.asm.bind(done);
         self.asm.flags_changed = true;
@@ -350,6 +362,7 @@ impl Emitter {
         asm.load_zero_extended(1, status, RAX);
         asm.jmp(done);
         asm.bind(failed);
+        back_off(asm);
         asm.constant(status, 1);
         asm.bind(done);
         asm.flags_changed = true;
