@@ -6,7 +6,7 @@
 
 use cpu::Width;
 
-use super::assembler::{Alu, RAX, Reg, Rm};
+use super::assembler::{Alu, Mem, RAX, Reg, Rm};
 use super::emitter::Emitter;
 use super::loops::{Flags, Loop, Places, Step};
 
@@ -350,7 +350,7 @@ impl Emitter {
         let from = self.general(register);
         self.asm.load(w, to, from);
         if operand.plus != 0 {
-            let sum = super::assembler::Mem::at(to, operand.plus);
+            let sum = Mem::at(to, operand.plus);
             self.asm.lea(w, to, sum);
         }
     }

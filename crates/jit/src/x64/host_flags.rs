@@ -90,7 +90,7 @@ impl Emitter {
     }
 
     /// A source in its register or in RAX.
-    pub(super) fn source_in_register(&mut self, w: bool, source: Source) -> Reg {
+    fn source_in_register(&mut self, w: bool, source: Source) -> Reg {
         match source {
             Source::Register(n, _) => match self.general(n) {
                 Rm::Reg(reg) => reg,
@@ -107,7 +107,7 @@ impl Emitter {
     }
 
     /// A value that registers still hold.
-    pub(super) fn source(&self, value: Value) -> Option<Source> {
+    fn source(&self, value: Value) -> Option<Source> {
         match self.get(value) {
             Node::Guest(n, epoch) if self.epochs[usize::from(n)] == epoch => {
                 Some(Source::Register(n, epoch))
@@ -164,7 +164,7 @@ impl Emitter {
     }
 
     /// The host's flags are the guest's new ones: has them in the frame too.
-    pub(super) fn save_flags(&mut self) {
+    fn save_flags(&mut self) {
         self.flags_are_in_host = self.flags_are_dead && self.flags_unstored;
         if !self.flags_are_dead {
             self.store_flags();

@@ -118,7 +118,7 @@ impl Emitter {
     }
 
     /// The TLB's entry for a byte `from` bytes beyond an address.
-    pub(super) fn find_entry(&mut self, address: Reg, from: i32, access: Access, entry: Reg) {
+    fn find_entry(&mut self, address: Reg, from: i32, access: Access, entry: Reg) {
         let layout = &Layout::THIS;
         // The entry's place in the array: bits of the page's number times its size.
         let size_bits = layout.entry.trailing_zeros() as u8;
@@ -149,7 +149,7 @@ impl Emitter {
     }
 
     /// The host address of an address in the page of an entry, to `page`.
-    pub(super) fn by_entry(&mut self, address: Reg, page: Reg, entry: Reg) {
+    fn by_entry(&mut self, address: Reg, page: Reg, entry: Reg) {
         let layout = &Layout::THIS;
         let addend = Mem::at(entry, (layout.entries + layout.addend) as i32);
         self.asm.load(true, page, addend);

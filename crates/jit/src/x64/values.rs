@@ -212,7 +212,7 @@ impl Emitter {
         }
     }
 
-    pub(super) fn binary(&mut self, op: Binary, w: bool, a: Value, b: Value, to: Reg) {
+    fn binary(&mut self, op: Binary, w: bool, a: Value, b: Value, to: Reg) {
         let alu = match op {
             Binary::Add => Alu::Add,
             Binary::Sub => Alu::Sub,
@@ -319,7 +319,7 @@ impl Emitter {
         self.release_operand(taken);
     }
 
-    pub(super) fn multiply_high(&mut self, signed: bool, a: Value, b: Value, to: Reg) {
+    fn multiply_high(&mut self, signed: bool, a: Value, b: Value, to: Reg) {
         let keeps = to == RDX;
         if !keeps {
             self.take_this(RDX);
@@ -411,7 +411,7 @@ impl Emitter {
         (d == n && d == self.word & 31).then_some((word, instruction))
     }
 
-    pub(super) fn unary(&mut self, op: Unary, w: bool, a: Value, to: Reg) {
+    fn unary(&mut self, op: Unary, w: bool, a: Value, to: Reg) {
         match op {
             Unary::Not => {
                 self.evaluate_narrow(w, a, to);

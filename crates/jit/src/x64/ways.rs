@@ -5,6 +5,7 @@ use cpu::Layout;
 use super::assembler::{Alu, Cc, Label, Mem, RAX, RCX};
 use super::copies::Copies;
 use super::emitter::{Cond, Emitter, End, Exit, Far, Stub};
+use super::flags::FlagsOf;
 use super::frame;
 use super::thunks;
 
@@ -33,7 +34,7 @@ impl Emitter {
 
     /// Jumps to another page: straight, if it is linked for the present context and page. What goes forwards only ends where
     /// the code does that is in the cache; what goes backwards polls.
-    pub(super) fn leave_page(&mut self, to: i32) {
+    fn leave_page(&mut self, to: i32) {
         self.leave_loop();
         let slow = self.asm.label();
         if to < 0 {
@@ -66,7 +67,7 @@ impl Emitter {
     }
 
     /// Compares 64 bits with a constant that is to be filled in: where that is. It is 0 until then. RCX is changed.
-    pub(super) fn compare_constant(&mut self, with: Mem) -> u32 {
+    fn compare_constant(&mut self, with: Mem) -> u32 {
         self.asm.bytes.extend_from_slice(&[0x48, 0xb9]); // mov rcx, constant
         let at = self.asm.at() as u32;
         self.asm.bytes.extend_from_slice(&[0; 8]);
@@ -75,7 +76,7 @@ impl Emitter {
     }
 
     /// To RSI; the number is filled in when the block is placed.
-    pub(super) fn load_exit_number(&mut self) {
+    fn load_exit_number(&mut self) {
         self.asm.bytes.extend_from_slice(&[0xbe, 0, 0, 0, 0]); // mov esi, exit
     }
 
@@ -138,7 +139,7 @@ impl Emitter {
     }
 
     /// Jumps back in a loop, polling, with flags that are only in the host's.
-    pub(super) fn go_back_with_flags(&mut self, head: Label, to: i64) {
+    fn go_back_with_flags(&mut self, head: Label, to: i64) {
         let attend = self.asm.label();
         // What compares would change them.
         self.take_this(RCX);
@@ -223,6 +224,14 @@ impl Emitter {
         self.asm.finish();
     }
 
+    /// Has the frame have the flags: from the host's, or made again.
+    fn store_left(&mut self, in_host: bool, sunk: Option<FlagsOf>) {
+        if in_host {
+            self.store_flags();
+        }
+        self.store_sunk(sunk);
+    }
+
     /// Emits what is out of line.
     pub(super) fn finish_stubs(&mut self) {
         // What they find is as it was where they were left for.
@@ -257,10 +266,7 @@ impl Emitter {
                     sunk,
                 } => {
                     self.asm.bind(from);
-                    if flags {
-                        self.store_flags();
-                    }
-                    self.store_sunk(sunk);
+                    self.store_left(flags, sunk);
                     self.leave_to(to);
                 }
                 Stub::Edge { from, to, sunk } => {
@@ -276,10 +282,7 @@ impl Emitter {
                     sunk,
                 } => {
                     self.asm.bind(from);
-                    if flags {
-                        self.store_flags();
-                    }
-                    self.store_sunk(sunk);
+                    self.store_left(flags, sunk);
                     self.leave_loop();
                     self.asm.load(true, RAX, frame::PAGE);
                     self.asm.alu_constant(Alu::Add, true, RAX, to as i32);
