@@ -289,9 +289,21 @@ impl Machine {
 
     /// The rest of the line that begins with `words`, among those that the program prints when it starts.
     pub fn announced(&mut self, words: &str) -> Result<String> {
+        self.said(words, |machine| {
+            machine.errors.text() + &machine.output.text()
+        })
+    }
+
+    /// The rest of a line of standard error, after `words`.
+    pub fn complained(&mut self, words: &str) -> Result<String> {
+        self.said(words, Machine::errors)
+    }
+
+    /// What follows `words` in a whole line of what `from` gives.
+    fn said(&mut self, words: &str, from: impl Fn(&Machine) -> String) -> Result<String> {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
-            let said = self.errors.text() + &self.output.text();
+            let said = from(self);
             if let Some(at) = said.find(words) {
                 let rest = &said[at + words.len()..];
                 if let Some((line, _)) = rest.split_once(['\n', '\r']) {

@@ -345,7 +345,10 @@ fn timers_interrupt() {
             board.load(&c);
             let started = Instant::now();
             board.run();
-            assert!(started.elapsed() >= Duration::from_millis(20));
+            // Where time is counted in instructions, they may take less than is counted for them.
+            if sleeps {
+                assert!(started.elapsed() >= Duration::from_millis(20));
+            }
             let log = board.log();
             // Vector 6: IRQ of EL1. The INTID is where FAR is otherwise.
             assert_eq!((log[0][0], log[0][3]), (6, intid));
