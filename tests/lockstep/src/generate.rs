@@ -586,8 +586,10 @@ impl Writer<'_> {
         let address = (DATA + 0x2000 + self.random.below(0x800)) & !15;
         let mut words = load_immediate(n, address);
         words.push(load);
-        if self.random.one_in(2) {
-            words.push(0x1100_0400 | (load & 31) << 5 | (store & 31));
+        for _ in 0..self.random.below(3) {
+            // add w, w, #1: from what was loaded to what is stored, or to itself.
+            let to = self.random.pick(&[store & 31, load & 31]);
+            words.push(0x1100_0400 | (load & 31) << 5 | to);
         }
         if self.random.one_in(8) {
             // Something stores there in between.

@@ -1,13 +1,14 @@
 //! Versions of memory granules, for exclusive accesses.
 //!
 //! A store-exclusive is a compare-and-swap against the value that the load-exclusive read. That alone would miss a value
-//! that changed and came back (A → B → A), which breaks lock-free stacks. So every granule has a version that
-//! store-exclusives and atomics advance, and a store-exclusive succeeds only if it is unchanged. An odd version is a
-//! store-exclusive at work.
+//! that changed and came back (A → B → A), which breaks lock-free stacks. So every granule has a version, and a
+//! store-exclusive succeeds only if it is unchanged. A load-exclusive has it watched, and whoever stores exclusively or
+//! atomically where somebody watches advances it; nobody watches then. Atomics where nobody watches, most of them, cost no
+//! more than the host's. A version is odd while a store-exclusive is at work.
 //!
 //! Covered: changes by exclusives and atomics of any processor. Not covered: a plain store in between that writes the
-//! very value that was read; and two atomics of different processors that both advanced the version before the
-//! load-exclusive and act after its store-exclusive began.
+//! very value that was read; and two atomics of different processors that both found the granule unwatched before the
+//! load-exclusive and act after it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -28,43 +29,59 @@ pub fn table() -> (usize, u8, u32) {
     (VERSIONS.as_ptr() as usize, 12, COUNT as u32 - 1)
 }
 
-/// For a load-exclusive: the version to remember. Waits for a store-exclusive that is at work.
+/// In a version: a store-exclusive is at work, somebody watches.
+const AT_WORK: u64 = 1;
+const WATCHED: u64 = 2;
+
+/// For a load-exclusive: the version to remember, which is watched from now on. Waits for a store-exclusive that is at work.
 #[inline]
 pub fn observe(host: usize) -> u64 {
     let version = version(host);
     for _ in 0..1000 {
         let seen = version.load(Ordering::SeqCst);
-        if seen & 1 == 0 {
-            return seen;
+        if seen & AT_WORK != 0 {
+            std::hint::spin_loop();
+            continue;
         }
-        std::hint::spin_loop();
+        let watched = seen | WATCHED;
+        if seen == watched || replace(version, seen, watched) {
+            return watched;
+        }
     }
     // The other thread sleeps in the middle: an odd version makes the store-exclusive fail, and the guest try again.
-    version.load(Ordering::SeqCst)
+    AT_WORK
 }
 
 /// For an atomic: makes store-exclusives of earlier loads fail.
 #[inline]
 pub fn advance(host: usize) {
     let version = version(host);
-    while version.load(Ordering::SeqCst) & 1 != 0 {
-        std::hint::spin_loop();
+    loop {
+        let seen = version.load(Ordering::SeqCst);
+        if seen & AT_WORK != 0 {
+            std::hint::spin_loop();
+        } else if seen & WATCHED == 0 || replace(version, seen, seen + WATCHED) {
+            // The next version, unwatched.
+            return;
+        }
     }
-    version.fetch_add(2, Ordering::SeqCst);
+}
+
+#[inline]
+fn replace(version: &AtomicU64, seen: u64, new: u64) -> bool {
+    let order = Ordering::SeqCst;
+    version.compare_exchange(seen, new, order, order).is_ok()
 }
 
 /// For a store-exclusive: runs `store` if the version is still `seen`, and advances it; whether `store` succeeded.
 #[inline]
 pub fn store_if(host: usize, seen: u64, store: impl FnOnce() -> bool) -> bool {
     let version = version(host);
-    if seen & 1 != 0
-        || version
-            .compare_exchange(seen, seen | 1, Ordering::SeqCst, Ordering::SeqCst)
-            .is_err()
-    {
+    if seen & AT_WORK != 0 || !replace(version, seen, seen | AT_WORK) {
         return false;
     }
     let stored = store();
-    version.fetch_add(1, Ordering::SeqCst);
+    // The next version, unwatched: nobody changes one at work.
+    version.store(seen + WATCHED, Ordering::SeqCst);
     stored
 }

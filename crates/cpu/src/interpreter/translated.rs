@@ -99,7 +99,8 @@ impl Interpreter {
     }
 
     /// Versions of granules for exclusives: with a host address `a`, g = a >> 4 (64-bit words of) the table at the address,
-    /// at index (g ^ g >> shift) & mask.
+    /// at index (g ^ g >> shift) & mask. In one, bit 0 says that a store-exclusive is at work, bit 1 that a load-exclusive
+    /// watches: who changes memory then adds 2.
     pub fn granules() -> (usize, u8, u32) {
         super::granules::table()
     }

@@ -381,28 +381,81 @@ fn an_exclusive_store_does_not_undo_a_plain_one() {
     }
 }
 
-/// A value that comes back does not hide that it was away: between load and store of the one, the other stores another
-/// value exclusively, and the first again.
+/// A value that comes back does not hide that it was away: between load and store of the one, the other changes it, and back.
+/// Where nobody does, it is stored.
 #[test]
 fn an_exclusive_store_fails_though_the_value_is_back() {
-    for board in boards(2) {
-        let [mut first, mut second] = begin(&board);
-        first.li(X, LOCATIONS).li(NEW, 1);
-        first.ldxr(10, X);
-        first.meet(0, NEW);
-        first.li(NEW, 2);
-        first.meet(0, NEW);
-        first.stxr(11, NEW, X).str(11, 4, 0);
-        second.li(X, LOCATIONS).li(NEW, 1).li(13, 7);
-        second.meet(1, NEW);
-        for value in [13, 31] {
-            let again = second.here();
-            second.ldxr(10, X).stxr(11, value, X).cbnz(11, again);
+    const TURNS: u64 = 1000;
+    // x10 and x11 are free, x13 is 7 and x14 is -7.
+    let ways: [(&str, Part, bool); 5] = [
+        (
+            "stores",
+            |c| {
+                for value in [13, 31] {
+                    let again = c.here();
+                    c.ldxr(10, X).stxr(11, value, X).cbnz(11, again);
+                }
+            },
+            true,
+        ),
+        (
+            "sums",
+            |c| {
+                for by in [13, 14] {
+                    let again = c.here();
+                    // add x12, x10, xN
+                    c.ldxr(10, X).word(0x8b00_0000 | by << 16 | 10 << 5 | 12);
+                    c.stxr(11, 12, X).cbnz(11, again);
+                }
+            },
+            true,
+        ),
+        (
+            "LDADD",
+            |c| {
+                for by in [13, 14] {
+                    c.word(0xf820_0000 | by << 16 | X << 5 | 11);
+                }
+            },
+            true,
+        ),
+        ("LDXR", |c| _ = c.ldxr(10, X), false),
+        ("nothing", |_| {}, false),
+    ];
+    for (name, way, fails) in ways {
+        for board in boards(2) {
+            let mut programs = begin(&board);
+            for (me, code) in programs.iter_mut().enumerate() {
+                code.li(X, LOCATIONS).li(13, 7).li(14, 7u64.wrapping_neg());
+                code.li(NEW, 1).li(25, 0);
+                let again = code.here();
+                if me == 0 {
+                    code.ldxr(10, X);
+                }
+                code.meet(me, NEW);
+                if me == 1 {
+                    way(code);
+                }
+                code.add(NEW, NEW, 1);
+                code.meet(me, NEW);
+                if me == 0 {
+                    // x25: how often it failed.
+                    code.stxr(11, 31, X)
+                        .word(0x8b00_0000 | 11 << 16 | 25 << 5 | 25);
+                }
+                code.add(NEW, NEW, 1)
+                    .li(12, 2 * TURNS)
+                    .cmp_register(NEW, 12)
+                    .b_if(LOWER, again);
+                code.meet(me, NEW);
+                if me == 0 {
+                    code.str(25, 4, 0);
+                }
+            }
+            run(&board, programs);
+            let failed = if fails { TURNS } else { 0 };
+            assert_eq!(board.get(DATA), failed, "{name}");
+            assert_eq!(board.get(LOCATIONS), 0);
         }
-        second.li(NEW, 2);
-        second.meet(1, NEW);
-        run(&board, [first, second]);
-        assert_eq!(board.get(DATA), 1);
-        assert_eq!(board.get(LOCATIONS), 0);
     }
 }

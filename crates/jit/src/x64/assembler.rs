@@ -487,12 +487,6 @@ impl Assembler {
         self.op0f(true, 0xc7, 1, to.into());
     }
 
-    /// LOCK ADD of a small constant to 64 bits.
-    pub fn locked_add(&mut self, to: Mem, value: i8) {
-        self.byte(0xf0);
-        self.alu_constant(Alu::Add, true, to, value.into());
-    }
-
     // ---- arithmetic
 
     pub fn alu(&mut self, op: Alu, w: bool, to: Reg, from: impl Into<Rm>) {

@@ -1,11 +1,12 @@
 //! Atomics and exclusives as locked instructions of the host.
 //!
-//! Each advances the version of its granule, or tests it, exactly as the interpreter's do: both may run at once.
+//! Each watches the version of its granule, advances or tests it, exactly as the interpreter's do: both may run at once. A
+//! load-exclusive and its store with only work on registers between are one compare-and-swap.
 
 use cpu::{AtomicOperation, Interpreter};
 
 use super::assembler::{
-    Alu, Assembler, Cc, Label, Mem, RAX, RBX, RCX, RDI, RDX, RSI, Reg, ShiftOp,
+    Alu, Assembler, Cc, Label, Mem, RAX, RBX, RCX, RDI, RDX, RSI, Reg, Rm, ShiftOp,
 };
 use super::emitter::{Emitter, Node, Place, Value};
 use super::frame::{self, SCRATCH};
@@ -15,6 +16,59 @@ const PATIENCE: u64 = 100;
 
 /// Pauses after a store-exclusive that failed: who contends does better by turns of several than by one each.
 const BACK_OFF: usize = 16;
+
+/// In a version: a store-exclusive is at work, somebody watches.
+const AT_WORK: u8 = 1;
+const WATCHED: u8 = 2;
+
+/// LDXR or LDAXR, and STXR or STLXR, of one register, with their fields blanked.
+const LOAD: (u32, u32) = (0x3fff_7c00, 0x085f_7c00);
+const STORE: (u32, u32) = (0x3fe0_7c00, 0x0800_7c00);
+
+/// A load-exclusive that left the monitor alone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Loaded {
+    /// What was loaded is in this register until it is stored; `None`: it is kept beside.
+    register: Option<u8>,
+    /// Where its store-exclusive is: in words from here at first, then in the page.
+    store: u32,
+}
+
+fn is(word: u32, (mask, value): (u32, u32)) -> bool {
+    word & mask == value
+}
+
+/// The registers in an instruction's lowest field, the next, and the status.
+fn fields(word: u32) -> [u32; 3] {
+    [0, 5, 16].map(|shift| word >> shift & 31)
+}
+
+/// Of a load-exclusive at the beginning of `words`, which are all executed in turn: its store, if there is nothing between but
+/// work on registers other than the address.
+fn store_of(words: &[u32]) -> Option<Loaded> {
+    let (&load, after) = words.split_first()?;
+    let [value, base, _] = fields(load);
+    if !is(load, LOAD) || value == base || value == 31 {
+        return None;
+    }
+    // C4.1: data processing, immediate or of registers.
+    let works = |word: u32| word >> 26 & 7 == 4 || word >> 25 & 7 == 5;
+    let at = after
+        .iter()
+        .position(|&word| !works(word) || fields(word)[0] == base)?;
+    let store = after[at];
+    let [new, to, status] = fields(store);
+    let fits = is(store, STORE) && store >> 30 == load >> 30 && to == base;
+    // What a store-exclusive does whose status is in its other registers is not laid down.
+    if !fits || [new, base].contains(&status) {
+        return None;
+    }
+    let changed = after[..at].iter().any(|&word| fields(word)[0] == value);
+    Some(Loaded {
+        register: (!changed).then_some(value as u8),
+        store: 1 + at as u32,
+    })
+}
 
 fn back_off(asm: &mut Assembler) {
     for _ in 0..BACK_OFF {
@@ -38,13 +92,24 @@ impl Emitter {
         t
     }
 
-    /// Makes store-exclusives of earlier loads fail. Where one is at work, the interpreter waits for it.
+    /// Makes store-exclusives of earlier loads fail, if somebody watches the granule. Where one is at work, the interpreter
+    /// waits for it.
     fn advance(&mut self, place: Place) {
         let version = self.version(place);
         let slow = self.slow_label();
-        self.asm.test_byte(Mem::at(version, 0), 1);
+        let unwatched = self.asm.label();
+        let next = self.take();
+        self.asm.load(true, RAX, Mem::at(version, 0));
+        self.asm.test_byte(RAX, AT_WORK | WATCHED);
+        self.asm.jcc(Cc::E, unwatched);
+        self.asm.test_byte(RAX, AT_WORK);
         self.asm.jcc(Cc::Ne, slow);
-        self.asm.locked_add(Mem::at(version, 0), 2);
+        // The next version, unwatched.
+        self.asm.lea(true, next, Mem::at(RAX, WATCHED.into()));
+        self.asm.compare_exchange(8, Mem::at(version, 0), next);
+        self.asm.jcc(Cc::Ne, slow);
+        self.asm.bind(unwatched);
+        self.release(next);
         self.release(version);
     }
 
@@ -228,24 +293,35 @@ impl Emitter {
         if self.failed.is_some() {
             return (Value(0), Value(0));
         }
+        if let Some(load) = self.store_ahead() {
+            return self.load_and_store_later(place, size, load);
+        }
         let version = self.version(place);
         // The store-exclusive is soon to write both: read only, they would come here twice where processors contend.
         self.asm.prefetch_to_write(Mem::at(version, 0));
         self.asm.prefetch_to_write(Mem::at(place.0, 0));
         let slow = self.slow_label();
-        let seen = self.take();
-        let (again, even) = (self.asm.label(), self.asm.label());
+        let (seen, patience) = (self.take(), self.take());
+        let (again, even, known) = (self.asm.label(), self.asm.label(), self.asm.label());
         // A store-exclusive that is at work is done at once, unless its thread is not running.
-        self.asm.constant(RAX, PATIENCE);
+        self.asm.constant(patience, PATIENCE);
         self.asm.bind(again);
-        self.asm.load(true, seen, Mem::at(version, 0));
-        self.asm.test_byte(seen, 1);
+        self.asm.load(true, RAX, Mem::at(version, 0));
+        self.asm.test_byte(RAX, AT_WORK);
         self.asm.jcc(Cc::E, even);
         self.asm.pause();
-        self.asm.alu_constant(Alu::Sub, false, RAX, 1);
+        self.asm.alu_constant(Alu::Sub, false, patience, 1);
         self.asm.jcc(Cc::Ne, again);
         self.asm.jmp(slow);
         self.asm.bind(even);
+        self.asm.load(true, seen, RAX);
+        self.asm.alu_constant(Alu::Or, true, seen, WATCHED.into());
+        self.asm.alu(Alu::Cmp, true, RAX, seen);
+        self.asm.jcc(Cc::E, known);
+        self.asm.compare_exchange(8, Mem::at(version, 0), seen);
+        self.asm.jcc(Cc::Ne, slow);
+        self.asm.bind(known);
+        self.release(patience);
         self.release(version);
         self.asm.store(8, frame::MONITOR_VERSION, seen);
         let second = pair.then(|| self.take());
@@ -275,6 +351,74 @@ impl Emitter {
         let first = self.node(Node::Register(seen));
         let second = second.map(|reg| self.node(Node::Register(reg)));
         (first, second.unwrap_or(first))
+    }
+
+    /// The store-exclusive of this instruction, if both can do without the monitor.
+    fn store_ahead(&self) -> Option<Loaded> {
+        if !is(self.word, LOAD) || self.strict_memory {
+            return None;
+        }
+        store_of(&self.ahead[..self.straight.min(self.ahead.len())])
+    }
+
+    /// Whether the access that is to be looked up is a load-exclusive, and its store-exclusive stores there without looking.
+    pub(super) fn stores_later(&self) -> bool {
+        self.store_ahead().is_some()
+    }
+
+    /// The place of a store-exclusive that its load-exclusive has looked up.
+    pub(super) fn looked_up(&mut self) -> Option<Place> {
+        self.exclusive.filter(|load| load.store == self.offset)?;
+        let place = self.take();
+        self.asm.load(true, place, frame::MONITOR_HOST);
+        Some(Place(place))
+    }
+
+    /// A load-exclusive with nothing between it and its store that another processor could see or be seen by: both together are one compare-and-swap against what is loaded. That it may have been changed to
+    /// something else and back does not matter, as nothing was done with it. So neither is the version watched nor the
+    /// monitor armed; but where the interpreter has to load, both are, and it has to store as well.
+    fn load_and_store_later(&mut self, place: Place, size: u8, load: Loaded) -> (Value, Value) {
+        self.exclusive = Some(Loaded {
+            store: self.offset + 4 * load.store,
+            ..load
+        });
+        self.asm.prefetch_to_write(Mem::at(place.0, 0));
+        self.advance(place);
+        self.asm.store(8, frame::MONITOR_HOST, place.0);
+        self.asm.store_constant(1, frame::MONITOR_ARMED, 0);
+        let seen = self.take();
+        self.asm.load_zero_extended(size, seen, Mem::at(place.0, 0));
+        if load.register.is_none() {
+            self.asm.store(8, frame::MONITOR_VALUE, seen);
+        }
+        self.asm.flags_changed = true;
+        let value = self.node(Node::Register(seen));
+        (value, value)
+    }
+
+    /// The store-exclusive of [`Emitter::load_and_store_later`]: its status.
+    fn store_now(&mut self, place: Place, size: u8, value: Value, load: Loaded) -> Value {
+        let slow = self.slow_label();
+        self.asm.test_byte(frame::MONITOR_ARMED, 1);
+        self.asm.jcc(Cc::Ne, slow);
+        let value = self.in_register(value);
+        match load.register.map(|n| self.general(n)) {
+            Some(Rm::Reg(reg)) => self.asm.load(true, RAX, reg),
+            Some(Rm::Mem(from)) => self.asm.load(true, RAX, from),
+            None => self.asm.load(true, RAX, frame::MONITOR_VALUE),
+        }
+        let status = self.take();
+        let done = self.asm.label();
+        self.asm.constant(status, 0);
+        self.asm
+            .compare_exchange(size, Mem::at(place.0, 0), value.0);
+        self.asm.jcc(Cc::E, done);
+        back_off(&mut self.asm);
+        self.asm.constant(status, 1);
+        self.asm.bind(done);
+        self.asm.flags_changed = true;
+        self.release_if(value);
+        self.node(Node::Register(status))
     }
 
     /// Goes to `failed` unless the monitor is armed for the place; it is not any more. The version it saw is in RAX then.
@@ -342,6 +486,9 @@ impl Emitter {
         if self.failed.is_some() {
             return Value(0);
         }
+        if let Some(load) = self.exclusive.filter(|load| load.store == self.offset) {
+            return self.store_now(place, size, value, load);
+        }
         let version = self.version(place);
         let value = self.in_register(value);
         let status = self.take();
@@ -355,8 +502,7 @@ impl Emitter {
         asm.load(true, RAX, frame::MONITOR_VALUE);
         asm.compare_exchange(size, Mem::at(place.0, 0), value.0);
         asm.setcc(Cc::Ne, RAX);
-        // Even again, and another than before. What an atomic added meanwhile is lost, and does not matter: it was for
-        // loads before now, whose versions are all lower.
+        // Even again, another than before, and unwatched.
         asm.alu_constant(Alu::Add, true, status, 1);
         asm.store(8, Mem::at(version, 0), status);
         asm.load_zero_extended(1, status, RAX);
@@ -373,5 +519,62 @@ impl Emitter {
 
     pub(super) fn disarm(&mut self) {
         self.asm.store_constant(1, frame::MONITOR_ARMED, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LDXR: u32 = 0xc85f_7c22; // ldxr x2, [x1]
+    const STXR: u32 = 0xc800_7c23; // stxr w0, x3, [x1]
+    const ADD: u32 = 0x9100_0443; // add x3, x2, #1
+
+    /// Where the store is, and whether what was loaded stays in its register.
+    fn store(words: &[u32]) -> Option<(u32, bool)> {
+        store_of(words).map(|load| (load.store, load.register == Some(2)))
+    }
+
+    #[test]
+    fn a_store_exclusive_is_found_behind_work_on_registers() {
+        assert_eq!(store(&[LDXR, STXR]), Some((1, true)));
+        assert_eq!(store(&[LDXR, ADD, STXR]), Some((2, true)));
+        // ldaxr; add x2, x2, #1; eor x3, x2, x4; stlxr
+        let words = [LDXR | 1 << 15, 0x9100_0442, 0xca04_0043, STXR | 1 << 15];
+        assert_eq!(store(&words), Some((3, false)));
+        assert_eq!(store(&words[..3]), None);
+    }
+
+    #[test]
+    fn what_another_processor_could_notice_parts_them() {
+        // ldr x3, [x4]; str x3, [x4]; ldadd x3, x4, [x5]; b.eq #8; dmb ish; clrex
+        for between in [
+            0xf940_0083,
+            0xf900_0083,
+            0xf823_00a4,
+            0x5400_0040,
+            0xd503_3bbf,
+            0xd503_3f5f,
+        ] {
+            assert_eq!(store(&[LDXR, between, STXR]), None, "{between:#x}");
+        }
+    }
+
+    #[test]
+    fn a_store_exclusive_elsewhere_is_another() {
+        // Of a word; through x4; with its status where the address is, or the value; after add x1, x1, #16.
+        let others = [
+            STXR ^ 1 << 30,
+            STXR & !(31 << 5) | 4 << 5,
+            STXR | 1 << 16,
+            STXR | 3 << 16,
+        ];
+        for other in others {
+            assert_eq!(store(&[LDXR, other]), None, "{other:#x}");
+        }
+        assert_eq!(store(&[LDXR, 0x9100_4021, STXR]), None);
+        // ldxr x1, [x1]; ldxr xzr, [x1]
+        assert_eq!(store(&[0xc85f_7c21, STXR]), None);
+        assert_eq!(store(&[0xc85f_7c3f, STXR]), None);
     }
 }

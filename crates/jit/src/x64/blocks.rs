@@ -117,8 +117,9 @@ impl Machine {
             emitter.ahead.clear();
             emitter.ahead.extend(ahead.map(|at| word_at(code, at)));
             // Of the next line, which is not marked yet, nothing is read.
-            let more = count as usize + 1 < limit && (at + 4) & 63 != 0;
-            emitter.following = more.then(|| word_at(code, at + 4));
+            let in_line = (64 - at as usize % 64) / 4;
+            emitter.straight = in_line.min(limit - count as usize);
+            emitter.following = (emitter.straight > 1).then(|| word_at(code, at + 4));
             let (cause, flow) = emitter.instruction(word, at, false);
             if cause.is_some() {
                 self.side.counters.given_up += 1;

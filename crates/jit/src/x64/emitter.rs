@@ -13,6 +13,7 @@ use std::sync::Arc;
 use cpu::{Access, Flow, Key, Width};
 
 use super::assembler::{Assembler, Label, Mem, RAX, RCX, RDI, RDX, RSI, Reg, Rm, ShiftOp, Xmm};
+use super::atomic::Loaded;
 use super::copies::Copies;
 use super::emit::run;
 use super::features::HostFeatures;
@@ -328,6 +329,10 @@ pub struct Emitter {
     pub(super) places: Places,
     /// This instruction, and those that follow it in memory. What is read of those here need not last: it is for guesses.
     pub(super) ahead: Vec<u32>,
+    /// How many of those are executed one after the other, whatever leads to any of them.
+    pub(super) straight: usize,
+    /// Where a store-exclusive is to come that was seen from its load.
+    pub(super) exclusive: Option<Loaded>,
     pub(super) stubs: Vec<Stub>,
     pub(super) end: Option<End>,
     pub exits: Vec<Exit>,
@@ -461,6 +466,8 @@ impl Emitter {
             stack_is_aligned: false,
             places: Places::default(),
             ahead: Vec::new(),
+            straight: 0,
+            exclusive: None,
             stubs: Vec::new(),
             end: None,
             exits: Vec::new(),
@@ -500,6 +507,7 @@ impl Emitter {
         self.stack_is_aligned = false;
         self.forget_places();
         self.ahead.clear();
+        self.exclusive = None;
         self.copies = Copies::default();
         self.stubs.clear();
         self.exits.clear();

@@ -122,6 +122,7 @@ impl Emitter {
         let ahead = found.straight_from(i).map(|step| step.word);
         self.ahead.clear();
         self.ahead.extend(ahead.take(AHEAD));
+        self.straight = self.ahead.len();
         self.leaves_after = after.is_none();
         self.flags_unstored = step.flags == Flags::Unstored;
         let dead = step.flags != Flags::Kept;

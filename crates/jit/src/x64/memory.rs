@@ -37,6 +37,17 @@ impl Emitter {
         if self.failed.is_some() {
             return Place(RAX);
         }
+        if let Some(place) = self.looked_up() {
+            self.place = place.0;
+            return place;
+        }
+        let access = Access {
+            kind: match self.stores_later() {
+                true => AccessKind::Write,
+                false => access.kind,
+            },
+            ..access
+        };
         let slow = self.slow_label();
         if access.sp_base && self.key.sp_align_check && !self.stack_is_aligned {
             match self.general(31) {
