@@ -211,6 +211,8 @@ impl Writer<'_> {
                 items.extend(self.walk());
             } else if !self.in_loop && self.random.one_in(24) {
                 items.push(self.walks_in_a_loop());
+            } else if !self.in_loop && self.random.one_in(24) {
+                items.extend(self.follow());
             } else {
                 items.push(self.item());
             }
@@ -252,6 +254,67 @@ impl Writer<'_> {
             body,
         };
         [Item::Words(load_immediate(base, start)), walk]
+    }
+
+    /// A loop that follows a ring of nodes, here and there in memory, and does something at each.
+    fn follow(&mut self) -> [Item; 2] {
+        let (at, next) = (
+            self.random.below(10) as u32,
+            10 + self.random.below(8) as u32,
+        );
+        let value = 20;
+        // Nodes next to each other, at the ends of pages, anywhere.
+        let page = DATA + 0x2000 + 0x1000 * self.random.below(3);
+        let nodes: Vec<u64> = (0..2 + self.random.below(4))
+            .map(|_| match self.random.below(8) {
+                0..=3 => page + 8 * self.random.below(64),
+                4 => page + 0x1000 - 8 * self.random.below(5),
+                5 => page + self.random.below(0x2000),
+                _ => self.address(),
+            })
+            .collect();
+        let mut words = Vec::new();
+        for (i, &node) in nodes.iter().enumerate() {
+            words.extend(load_immediate(at, node));
+            words.extend(load_immediate(next, nodes[(i + 1) % nodes.len()]));
+            words.push(0xf900_0000 | at << 5 | next); // str next, [at]
+        }
+        let mut body = Vec::new();
+        let around = |this: &mut Self, body: &mut Vec<Item>, base: u32| {
+            for _ in 0..this.random.below(3) {
+                let word = match this.random.below(3) {
+                    0 => this.but(&[at, next], Writer::flags),
+                    1 => this.but(&[at, next], Writer::arithmetic),
+                    _ => {
+                        let offset = (this.random.below(40) as u32).wrapping_sub(16) & 0x1ff;
+                        let word = this.random.pick(&[
+                            0xf840_0000, // ldur x, [n, #offset]
+                            0xb800_0000, // stur w, [n, #offset]
+                            0x3840_0000, // ldurb w, [n, #offset]
+                            0x3c80_0000, // stur q, [n, #offset]
+                        ]);
+                        word | offset << 12 | base << 5 | value
+                    }
+                };
+                body.push(Item::Words(vec![word]));
+            }
+        };
+        around(self, &mut body, at);
+        if self.random.one_in(2) {
+            // ldr at, [at]
+            body.push(Item::Words(vec![0xf940_0000 | at << 5 | at]));
+        } else {
+            // ldr next, [at]; mov at, next
+            body.push(Item::Words(vec![0xf940_0000 | at << 5 | next]));
+            around(self, &mut body, next);
+            body.push(Item::Words(vec![0xaa00_03e0 | next << 16 | at]));
+        }
+        let walk = Item::Loop {
+            count: self.random.pick(&[3, 40, 200]) / (1 + self.depth as u32 * 2) + 1,
+            by_flags: self.random.one_in(2),
+            body,
+        };
+        [Item::Words(words), walk]
     }
 
     /// One of such instructions that leaves registers alone, as far as its destination tells.

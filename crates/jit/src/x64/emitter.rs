@@ -195,6 +195,18 @@ pub(super) enum Stub {
         place: Reg,
         entry: Reg,
     },
+    /// An access, or several near each other from `ends[0]` to `ends[1]` bytes beyond its address, that are not in the page that
+    /// is kept for them on trial.
+    Trial {
+        from: Label,
+        back: Label,
+        elsewhere: Label,
+        window: u8,
+        access: Access,
+        ends: [i32; 2],
+        /// Its address, the TLB's entry, the place.
+        registers: [Reg; 3],
+    },
     /// An access near others, where not all of those are in one page. `registers`: its address, the TLB's entry, the place.
     Leader {
         from: Label,
@@ -362,6 +374,7 @@ pub struct Emitter {
     pub strict_memory: bool,
     /// Of the instruction, in a loop.
     pub(super) window: Option<u8>,
+    pub(super) trial: Option<u8>,
     /// The page's number: jumps back are counted.
     pub counts_jumps: Option<u64>,
 }
@@ -383,8 +396,9 @@ pub(super) struct InLoop {
     /// Registers that are written in the loop.
     pub writes: u32,
     pub vector_writes: u32,
-    /// Pages that are kept.
+    /// Pages that are kept, and how many of those, the last, are on trial.
     pub windows: u8,
+    pub trials: u8,
 }
 
 /// An instruction that is jumped to in a loop.
@@ -485,6 +499,7 @@ impl Emitter {
             sunk: None,
             strict_memory: false,
             window: None,
+            trial: None,
             counts_jumps: None,
         }
     }
@@ -497,6 +512,7 @@ impl Emitter {
         self.extents = [16; 32];
         self.in_loop = None;
         self.window = None;
+        self.trial = None;
         self.flags_unstored = false;
         self.leaves_after = false;
         self.flags_are_in_host = false;

@@ -210,7 +210,9 @@ impl Loop {
             }
             let effects = &step.effects;
             let joined = i > from && step.target;
-            let goes = effects.branch.is_some() || effects.ends;
+            // Out of the loop, flags are expected in the frame.
+            let inside = |to| self.steps.iter().any(|step| i64::from(step.offset) == to);
+            let goes = effects.ends || step.jump().is_some_and(inside);
             if joined || goes || effects.writes_flags || *interpreted {
                 return None;
             }

@@ -54,6 +54,8 @@ pub struct Window {
     pub base: Mem,
     pub limit: Mem,
     pub host: Mem,
+    /// Of one on trial: how often another page may yet be kept until the loop is entered anew.
+    pub budget: Mem,
 }
 
 /// Where a loop has parts of a window in registers.
@@ -70,6 +72,7 @@ pub fn window(i: u8) -> Window {
         base: at(0),
         limit: at(1),
         host: at(2),
+        budget: at(3),
     }
 }
 

@@ -14,6 +14,10 @@ use super::vector::{LOAD, STORE};
 /// themselves.
 const VECTORS: [u8; 4] = [10, 8, 5, 0];
 
+/// How many pages a window on trial has, each time that the loop is entered. Where each access is in another page, keeping
+/// them costs more than it saves.
+const BUDGET: i32 = 4;
+
 impl Emitter {
     /// Emits a loop at an address. How many of its instructions are left to the interpreter.
     pub fn emit_loop(&mut self, origin: usize, key: &Key, found: &mut Loop) -> usize {
@@ -71,6 +75,7 @@ impl Emitter {
             writes: found.writes,
             vector_writes: found.vector_writes,
             windows: found.windows,
+            trials: found.trials,
         });
         self.enter_loop();
         match self.entry(found.head.into()).copied() {
@@ -116,7 +121,8 @@ impl Emitter {
     fn step(&mut self, found: &Loop, i: usize) -> Option<Cause> {
         let step = &found.steps[i];
         self.extents = step.extents;
-        self.window = step.window;
+        self.window = step.window.filter(|_| !step.on_trial);
+        self.trial = step.window.filter(|_| step.on_trial);
         let after = found.after(i);
         self.following = after.filter(|s| !s.target).map(|s| s.word);
         let ahead = found.straight_from(i).map(|step| step.word);
@@ -205,6 +211,7 @@ impl Emitter {
         }
         self.load_vectors();
         self.close_windows(0);
+        self.fund_trials();
         self.load_pending();
     }
 
@@ -234,6 +241,16 @@ impl Emitter {
             let limit = frame::window(i).limit;
             let limit = Mem::at(limit.base, limit.disp + pushed);
             self.asm.store_constant(8, limit, 0);
+        }
+    }
+
+    fn fund_trials(&mut self) {
+        let (windows, trials) = self
+            .in_loop
+            .as_ref()
+            .map_or((0, 0), |l| (l.windows, l.trials));
+        for i in windows - trials..windows {
+            self.asm.store_constant(8, frame::window(i).budget, BUDGET);
         }
     }
 

@@ -47,6 +47,8 @@ pub struct Step {
     pub extents: [u8; 32],
     /// Memory that it accesses is most likely in the page that it accessed before: which page is kept with this number.
     pub window: Option<u8>,
+    /// That is not certain: it follows what it finds in memory.
+    pub on_trial: bool,
     pub(super) weight: u32,
     /// No loop is inside the one that it is in.
     inmost: bool,
@@ -70,7 +72,7 @@ impl Step {
     }
 
     /// Where it jumps to, unless that is a call.
-    fn jump(&self) -> Option<i64> {
+    pub(super) fn jump(&self) -> Option<i64> {
         let call = self.effects.ends && self.effects.writes != 0;
         self.effects
             .branch
@@ -90,8 +92,9 @@ pub struct Loop {
     pub vector_writes: u32,
     /// Lines of the page that it has instructions in.
     pub lines: u64,
-    /// How many pages are kept.
+    /// How many pages are kept, and how many of those, the last, are on trial.
     pub windows: u8,
+    pub trials: u8,
 }
 
 /// What is looked at to find a loop.
@@ -121,7 +124,8 @@ impl<F: FnMut(u32) -> u32> Search<'_, F> {
         let cycles = nesting::cycles(&next);
         weigh(&mut steps, &cycles);
         find_extents(&mut steps, &place, head);
-        let windows = open_windows(&mut steps, &cycles);
+        let walking = open_windows(&mut steps, &cycles);
+        let trials = try_windows(&mut steps, &cycles, walking);
         let mut lines = 0u64;
         let (mut writes, mut vector_writes) = (0, 0);
         for step in &steps {
@@ -136,7 +140,8 @@ impl<F: FnMut(u32) -> u32> Search<'_, F> {
             writes,
             vector_writes,
             lines,
-            windows,
+            windows: walking + trials,
+            trials,
         })
     }
 
@@ -164,6 +169,7 @@ impl<F: FnMut(u32) -> u32> Search<'_, F> {
                 flags: Flags::Kept,
                 extents: [16; 32],
                 window: None,
+                on_trial: false,
                 weight: 1,
                 inmost: false,
                 flags_looked_at: true,
@@ -289,6 +295,65 @@ fn open_windows(steps: &mut [Step], cycles: &[Cycle]) -> u8 {
         step.window = Some(i as u8);
     }
     walking.len() as u8
+}
+
+/// Chooses the instructions that follow a list, or what else is found from one piece to the next: through registers that come
+/// from memory at themselves, as far as the inner loop around goes. The pieces may be in one page, or anywhere. `taken`:
+/// numbers of windows. How many.
+fn try_windows(steps: &mut [Step], cycles: &[Cycle], taken: u8) -> u8 {
+    let followed: Vec<u32> = cycles
+        .iter()
+        .map(|cycle| followed_in(steps, cycle))
+        .collect();
+    let follows = |i: usize, step: &Step| {
+        let around = cycles.iter().rposition(|c| nesting::has(&c.members, i));
+        let followed = around.map_or(0, |cycle| followed[cycle]);
+        step.window.is_none()
+            && step
+                .effects
+                .span
+                .is_some_and(|s| followed >> s.base & 1 != 0)
+    };
+    let mut following: Vec<&mut Step> = steps
+        .iter_mut()
+        .enumerate()
+        .filter_map(|(i, step)| follows(i, step).then_some(step))
+        .collect();
+    following.sort_by_key(|step| std::cmp::Reverse(step.weight));
+    following.truncate(usize::from(WINDOWS - taken));
+    for (number, step) in (taken..).zip(&mut following) {
+        step.window = Some(number);
+        step.on_trial = true;
+    }
+    following.len() as u8
+}
+
+/// Registers with addresses that come from memory at an earlier one of them, from round to round.
+fn followed_in(steps: &[Step], cycle: &Cycle) -> u32 {
+    let inside = || {
+        let members = steps.iter().enumerate();
+        members.filter_map(|(i, step)| nesting::has(&cycle.members, i).then_some(&step.effects))
+    };
+    let loads = inside().filter_map(|effects| {
+        let span = effects.span.filter(|span| !span.write)?;
+        Some((span.base, effects.writes & !effects.sums))
+    });
+    let mut followed = 0;
+    for (base, loaded) in loads {
+        let mut from = loaded;
+        loop {
+            let sums = inside().filter(|effects| effects.sum_terms & from != 0);
+            let more = sums.fold(from, |all, effects| all | effects.sums);
+            if more == from {
+                break;
+            }
+            from = more;
+        }
+        if from >> base & 1 != 0 {
+            followed |= from;
+        }
+    }
+    followed
 }
 
 /// Registers that instructions of a cycle change by sums of such registers only.
@@ -604,6 +669,31 @@ mod tests {
         assert_eq!(found.steps[0].flags, Flags::Kept);
     }
 
+    /// Numbers of windows that are on trial, by instruction.
+    fn on_trial(words: &[u32]) -> Vec<Option<u8>> {
+        let found = find(words, 0).unwrap();
+        let trials = found.steps.iter().filter(|step| step.on_trial).count();
+        assert_eq!(usize::from(found.trials), trials);
+        found
+            .steps
+            .iter()
+            .map(|step| step.window.filter(|_| step.on_trial))
+            .collect()
+    }
+
+    #[test]
+    fn what_follows_a_list_is_tried() {
+        // ldr x0, [x0]; ldrb w1, [x0, #8]; cbnz x0, 0
+        let words = [0xf940_0000, 0x3940_2001, 0xb5ff_ffc0];
+        assert_eq!(on_trial(&words), [Some(0), Some(1), None]);
+        // ldr x2, [x0, #8]; str x1, [x0]; mov x0, x2; cbnz x2, 0
+        let words = [0xf940_0402, 0xf900_0001, 0xaa02_03e0, 0xb5ff_ffa2];
+        assert_eq!(on_trial(&words), [Some(0), Some(1), None, None]);
+        // ldr x2, [x0], #8; ldr x3, [x2]; cbnz x3, 0: what is pointed to points to nothing that is accessed.
+        let words = [0xf840_8402, 0xf940_0043, 0xb5ff_ffc3];
+        assert_eq!(on_trial(&words), [None; 3]);
+    }
+
     #[test]
     fn a_branch_takes_the_flags_before_it() {
         // cmp x0, #1; b.eq out; subs x3, x3, #1; b.ne 0
@@ -637,6 +727,25 @@ mod tests {
         assert!(found.steps.iter().all(|step| !step.stores_flags));
         // Nobody looks at those that there are after the access.
         assert_eq!(found.first_round(0, &[false; 4]), Some(1));
+    }
+
+    #[test]
+    fn a_first_round_may_leave_the_loop() {
+        // ldr x0, [x0]; cbz x0, out; ldrb w1, [x0, #8]; cmp w1, w2; b.ne 0
+        let words = [
+            0xf940_0000,
+            0xb400_0100,
+            0x3940_2001,
+            0x6b02_003f,
+            0x54ff_ff81,
+        ];
+        let found = sunk(&words);
+        assert_eq!(found.steps[3].flags, Flags::Sunk);
+        assert_eq!(found.first_round(0, &[false; 5]), Some(3));
+        // Not where the branch is inside.
+        let mut inside = words;
+        inside[1] = 0xb400_0040;
+        assert_eq!(sunk(&inside).first_round(0, &[false; 5]), None);
     }
 
     #[test]
@@ -690,9 +799,6 @@ mod tests {
         let found = find(&SUM, 0).unwrap();
         assert_eq!(found.steps[0].window, Some(0));
         assert_eq!(found.windows, 1);
-        // ldr x0, [x0]; cbnz x0, 0: a list goes anywhere.
-        let found = find(&[0xf940_0000, 0xb5ff_ffe0], 0).unwrap();
-        assert_eq!(found.windows, 0);
         // mul x1, x2, x2; strb w3, [x1]; add x1, x1, x2; cbnz x3, 4; cbnz x2, 0
         let sieve = [
             0x9b02_7c41,

@@ -6,7 +6,7 @@
 
 use cpu::{Access, AccessKind, Key, Order, Width};
 
-use super::assembler::{Alu, Cc, Label, Mem, Reg, Rm};
+use super::assembler::{Alu, Cc, Label, Mem, RAX, Reg, Rm};
 use super::emitter::{Binary, Emitter, Node, Place, Stub, Value};
 use super::frame::{self, PLACES};
 use super::record::Effects;
@@ -223,10 +223,14 @@ impl Emitter {
             offset,
             write,
         };
-        let kept = reach(&self.key, &self.ahead, alone)?;
-        let number = self.places.put(kept);
+        let reached = reach(&self.key, &self.ahead, alone);
+        if reached.is_none() && self.trial.is_none() {
+            return None;
+        }
+        let kept = reached.unwrap_or(alone);
         let address = self.in_register(address);
         let (entry, place) = (self.take(), self.take());
+        let registers = [address.0, entry, place];
         let ends = [kept.from - offset, kept.to - offset].map(|end| end as i32);
         let all = Access {
             kind: if kept.write {
@@ -236,20 +240,121 @@ impl Emitter {
             },
             ..access
         };
-        self.look_up_around(address.0, all, ends, [place, entry], from);
-        self.asm.store(8, frame::place(number), place);
-        self.asm.bind(back);
-        self.stubs.push(Stub::Leader {
-            from,
-            back,
-            slow,
-            number,
-            access,
-            registers: [address.0, entry, place],
-        });
+        let elsewhere = if reached.is_some() { from } else { slow };
+        match self.trial {
+            Some(window) => self.look_up_on_trial(window, all, ends, registers, elsewhere),
+            None => self.look_up_around(address.0, all, ends, [place, entry], elsewhere),
+        }
+        if let Some(kept) = reached {
+            let number = self.places.put(kept);
+            self.asm.store(8, frame::place(number), place);
+            self.asm.bind(back);
+            self.stubs.push(Stub::Leader {
+                from,
+                back,
+                slow,
+                number,
+                access,
+                registers,
+            });
+        }
         self.release_if(address);
         self.release(entry);
         Some(Place(place))
+    }
+
+    /// The host address of an access to `place`, if all from `ends[0]` to `ends[1]` bytes beyond its address is in the page that
+    /// is kept on trial. `registers`: the address, one for the TLB's entry, the place.
+    fn look_up_on_trial(
+        &mut self,
+        window: u8,
+        access: Access,
+        ends: [i32; 2],
+        registers: [Reg; 3],
+        elsewhere: Label,
+    ) {
+        let [address, _, place] = registers;
+        let (from, back) = (self.asm.label(), self.asm.label());
+        let kept = frame::window(window);
+        let homes = self.homes.windows[usize::from(window)];
+        match homes.minus_base {
+            Some(base) => {
+                let first = Mem::indexed(address, base, 1, ends[0]);
+                self.asm.lea(true, place, first);
+            }
+            None => {
+                self.asm.lea(true, place, Mem::at(address, ends[0]));
+                self.asm.alu(Alu::Sub, true, place, kept.base);
+            }
+        }
+        self.asm.alu(Alu::Cmp, true, place, kept.limit);
+        self.asm.jcc(Cc::Ae, from);
+        match homes.host {
+            Some(host) => self.asm.alu(Alu::Add, true, place, host),
+            None => self.asm.alu(Alu::Add, true, place, kept.host),
+        }
+        self.asm.bind(back);
+        self.stubs.push(Stub::Trial {
+            from,
+            back,
+            elsewhere,
+            window,
+            access,
+            ends,
+            registers,
+        });
+    }
+
+    /// Out of line: an access that is not in the page on trial. Its own is kept then, if that is next to it or there have not
+    /// been too many.
+    pub(super) fn emit_trial(
+        &mut self,
+        window: u8,
+        access: Access,
+        ends: [i32; 2],
+        [address, entry, place]: [Reg; 3],
+        back: Label,
+        elsewhere: Label,
+    ) {
+        self.look_up_around(address, access, ends, [place, entry], elsewhere);
+        let kept = frame::window(window);
+        let homes = self.homes.windows[usize::from(window)];
+        self.asm.lea(true, entry, Mem::at(address, ends[0]));
+        self.asm.alu_constant(Alu::And, true, entry, -4096);
+        // RAX: how far it is from the page before.
+        self.asm.load(true, RAX, entry);
+        match homes.minus_base {
+            Some(base) => self.asm.alu(Alu::Add, true, RAX, base),
+            None => self.asm.alu(Alu::Sub, true, RAX, kept.base),
+        }
+        self.asm.alu_constant(Alu::Add, true, RAX, 4096);
+        self.asm.alu_constant(Alu::Cmp, true, RAX, 8192);
+        let next_to_it = self.asm.label();
+        self.asm.jcc(Cc::Be, next_to_it);
+        self.asm.alu_constant(Alu::Cmp, true, kept.budget, 0);
+        self.asm.jcc(Cc::E, back);
+        self.asm.alu_constant(Alu::Sub, true, kept.budget, 1);
+        self.asm.bind(next_to_it);
+        match homes.minus_base {
+            Some(base) => {
+                self.asm.load(true, base, entry);
+                self.asm.neg(true, base);
+            }
+            None => self.asm.store(8, kept.base, entry),
+        }
+        // The host address of the access, less how far the first byte is in the page.
+        self.asm.alu(Alu::Sub, true, entry, address);
+        let host = Mem::indexed(entry, place, 1, -ends[0]);
+        match homes.host {
+            Some(reg) => self.asm.lea(true, reg, host),
+            None => {
+                self.asm.lea(true, entry, host);
+                self.asm.store(8, kept.host, entry);
+            }
+        }
+        self.asm
+            .store_constant(8, kept.limit, 4097 - (ends[1] - ends[0]));
+        self.asm.jmp(back);
     }
 
     /// Out of line: an access whose host address is not kept. `registers`: for its address, the TLB's entry, its place.

@@ -328,6 +328,18 @@ impl Emitter {
                     self.asm.store_constant(8, kept.limit, limit);
                     self.asm.jmp(back);
                 }
+                Stub::Trial {
+                    from,
+                    back,
+                    elsewhere,
+                    window,
+                    access,
+                    ends,
+                    registers,
+                } => {
+                    self.asm.bind(from);
+                    self.emit_trial(window, access, ends, registers, back, elsewhere);
+                }
                 Stub::Leader {
                     from,
                     back,
