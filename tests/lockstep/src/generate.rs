@@ -268,7 +268,10 @@ impl Writer<'_> {
         let nodes: Vec<u64> = (0..2 + self.random.below(4))
             .map(|_| match self.random.below(8) {
                 0..=3 => page + 8 * self.random.below(64),
-                4 => page + 0x1000 - 8 * self.random.below(5),
+                4 => {
+                    let ends = [page + 0x1000, READ_ONLY, HOLE, FLIP + 0x1000];
+                    self.random.pick(&ends) - 8 * (1 + self.random.below(4))
+                }
                 5 => page + self.random.below(0x2000),
                 _ => self.address(),
             })
