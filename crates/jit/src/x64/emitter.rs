@@ -375,6 +375,8 @@ pub struct Emitter {
     /// Of the instruction, in a loop.
     pub(super) window: Option<u8>,
     pub(super) trial: Option<u8>,
+    /// Of the instruction, in a loop: a jump back that need not poll.
+    pub(super) paced: bool,
     /// The page's number: jumps back are counted.
     pub counts_jumps: Option<u64>,
 }
@@ -500,6 +502,7 @@ impl Emitter {
             strict_memory: false,
             window: None,
             trial: None,
+            paced: false,
             counts_jumps: None,
         }
     }
@@ -513,6 +516,7 @@ impl Emitter {
         self.in_loop = None;
         self.window = None;
         self.trial = None;
+        self.paced = false;
         self.flags_unstored = false;
         self.leaves_after = false;
         self.flags_are_in_host = false;

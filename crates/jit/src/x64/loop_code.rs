@@ -123,6 +123,8 @@ impl Emitter {
         self.extents = step.extents;
         self.window = step.window.filter(|_| !step.on_trial);
         self.trial = step.window.filter(|_| step.on_trial);
+        // With the MMU off there are no windows.
+        self.paced = step.paced && !self.strict_memory;
         let after = found.after(i);
         self.following = after.filter(|s| !s.target).map(|s| s.word);
         let ahead = found.straight_from(i).map(|step| step.word);

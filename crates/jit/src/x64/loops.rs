@@ -20,6 +20,9 @@ const INNER: usize = 8;
 /// Instructions in a page.
 const WORDS: usize = 1024;
 
+/// Instructions between polls, at most.
+const PACE: i64 = 1 << 16;
+
 /// What becomes of the flags that an instruction writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flags {
@@ -49,6 +52,8 @@ pub struct Step {
     pub window: Option<u8>,
     /// That is not certain: it follows what it finds in memory.
     pub on_trial: bool,
+    /// It jumps back, and need not poll: each round moves a window on, which polls where it ends.
+    pub paced: bool,
     pub(super) weight: u32,
     /// No loop is inside the one that it is in.
     inmost: bool,
@@ -126,6 +131,9 @@ impl<F: FnMut(u32) -> u32> Search<'_, F> {
         find_extents(&mut steps, &place, head);
         let walking = open_windows(&mut steps, &cycles);
         let trials = try_windows(&mut steps, &cycles, walking);
+        for i in 0..steps.len() {
+            steps[i].paced = is_paced(&steps, i);
+        }
         let mut lines = 0u64;
         let (mut writes, mut vector_writes) = (0, 0);
         for step in &steps {
@@ -170,6 +178,7 @@ impl<F: FnMut(u32) -> u32> Search<'_, F> {
                 extents: [16; 32],
                 window: None,
                 on_trial: false,
+                paced: false,
                 weight: 1,
                 inmost: false,
                 flags_looked_at: true,
@@ -295,6 +304,45 @@ fn open_windows(steps: &mut [Step], cycles: &[Cycle]) -> u8 {
         step.window = Some(i as u8);
     }
     walking.len() as u8
+}
+
+/// Whether an instruction closes a round, straight from its head but for ways out, that moves the address of an access with a
+/// window on by a constant: of [`PACE`] instructions at most, the window ends then. A path without end that takes
+/// such jumps only takes one of them all the time, as no other jump back is in a round.
+fn is_paced(steps: &[Step], last: usize) -> bool {
+    let end = &steps[last];
+    let Some(head) = end.jump().filter(|&to| to <= i64::from(end.offset)) else {
+        return false;
+    };
+    let length = (i64::from(end.offset) - head) / 4 + 1;
+    let Some(first) = (last + 1).checked_sub(length as usize) else {
+        return false;
+    };
+    let round = &steps[first..=last];
+    if i64::from(round[0].offset) != head || round.len() < 2 {
+        return false;
+    }
+    let leaves = |step: &Step| {
+        let out = |to| !(head..=i64::from(end.offset)).contains(&to) && to > head;
+        !step.effects.ends && step.jump().is_none_or(out)
+    };
+    if !round[..round.len() - 1].iter().all(leaves) {
+        return false;
+    }
+    round.iter().any(|step| {
+        let exclusive = step.word >> 24 & 0x3f == 8;
+        let walks = step.window.is_some() && !step.on_trial && !exclusive;
+        let Some(span) = step.effects.span.filter(|_| walks) else {
+            return false;
+        };
+        let writes = |step: &&Step| step.effects.writes >> span.base & 1 != 0;
+        let moves = round.iter().filter(writes).map(|step| {
+            let moved = step.effects.moved.filter(|moved| moved.0 == span.base);
+            moved.map(|moved| moved.1)
+        });
+        let by: Option<i64> = moves.sum();
+        by.is_some_and(|by| by != 0 && length * (4096 / by.unsigned_abs() as i64) <= PACE)
+    })
 }
 
 /// Chooses the instructions that follow a list, or what else is found from one piece to the next: through registers that come
@@ -679,6 +727,48 @@ mod tests {
             .iter()
             .map(|step| step.window.filter(|_| step.on_trial))
             .collect()
+    }
+
+    #[test]
+    fn what_walks_on_polls_where_its_window_ends() {
+        let paced = |words: &[u32]| {
+            let found = find(words, 0).unwrap();
+            found.steps.last().unwrap().paced
+        };
+        assert!(paced(&SUM[..4]));
+        // By x5 instead of 4: ldr w1, [x0]; add x0, x0, x5
+        let words = [0xb940_0001, 0x8b05_0000, 0xf100_0463, 0x54ff_ffa1];
+        assert!(!paced(&words));
+        // To and fro: ldr w1, [x0], #4; sub x0, x0, #4
+        let words = [0xb840_4401, 0xd100_1000, 0xf100_0463, 0x54ff_ffa1];
+        assert!(!paced(&words));
+        // The access is jumped over: cbz x4, #8
+        let words = [0xb400_0044, 0xb840_4401, 0xf100_0463, 0x54ff_ffa1];
+        assert!(!paced(&words));
+        // Left instead: cbz x4, #32; ldr w1, [x0], #4
+        let words = [0xb400_0104, 0xb840_4401, 0xf100_0463, 0x54ff_ffa1];
+        assert!(paced(&words));
+        // Another jump to the head: cbz x4, 0 before or after the access
+        let words = [0xb840_4401, 0xb4ff_ffe4, 0xf100_0463, 0x54ff_ffa1];
+        assert!(!paced(&words));
+        // A loop inside: sub x4, x4, #1; cbnz x4, -4
+        let words = [
+            0xb840_4401,
+            0xd100_0484,
+            0xb5ff_ffe4,
+            0xf100_0463,
+            0x54ff_ff81,
+        ];
+        assert!(!paced(&words));
+        // Byte by byte, with so many instructions that it takes long.
+        let mut words = vec![0x3840_1401];
+        words.extend([0x9100_0442; 20]);
+        words.extend([0xf100_0463, 0x54ff_fd41]);
+        assert!(!paced(&words));
+        words.drain(2..10);
+        words[13] = 0xf100_0463;
+        words[14] = 0x54ff_fe41;
+        assert!(paced(&words));
     }
 
     #[test]

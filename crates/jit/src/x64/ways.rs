@@ -100,7 +100,7 @@ impl Emitter {
         }
         let sunk = self.sunk;
         let inside = entry.map(|entry| entry.label_for(sunk));
-        if to <= i64::from(from) && to >= 0 {
+        if to <= i64::from(from) && to >= 0 && !self.paced {
             let attend = self.asm.label();
             self.poll();
             self.stubs.push(Stub::Back {
@@ -171,7 +171,7 @@ impl Emitter {
         }
         let keep = self.asm.flags_changed;
         let flags = std::mem::take(&mut self.flags_are_in_host);
-        if to <= i64::from(self.offset) && to >= 0 {
+        if to <= i64::from(self.offset) && to >= 0 && !self.paced {
             let over = self.asm.label();
             self.asm.jcc(cc.not(), over);
             match self.entry(to).copied() {
@@ -299,6 +299,9 @@ impl Emitter {
                     entry,
                 } => {
                     self.asm.bind(from);
+                    // After what wants attention is seen to, the loop is entered anew.
+                    self.poll();
+                    self.asm.jcc(Cc::Ne, slow);
                     self.look_up_in_tlb(address, access, false, place, entry, slow);
                     let kept = frame::window(window);
                     let homes = self.homes.windows[usize::from(window)];
