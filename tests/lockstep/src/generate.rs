@@ -213,6 +213,8 @@ impl Writer<'_> {
                 items.push(self.walks_in_a_loop());
             } else if !self.in_loop && self.random.one_in(24) {
                 items.extend(self.follow());
+            } else if !self.in_loop && self.random.one_in(24) {
+                items.extend(self.stride());
             } else {
                 items.push(self.item());
             }
@@ -254,6 +256,50 @@ impl Writer<'_> {
             body,
         };
         [Item::Words(load_immediate(base, start)), walk]
+    }
+
+    /// Loops in a loop that walk by a register, which changes from one to the next and may be zero.
+    fn stride(&mut self) -> [Item; 2] {
+        let (base, index, by, value) = (self.random.below(18) as u32, 18, 22, 20);
+        let start = match self.random.below(4) {
+            0 => READ_ONLY.wrapping_sub(self.random.below(400)),
+            1 => HOLE.wrapping_sub(self.random.below(400)),
+            _ => DATA + 0x2000 + self.random.below(0x1000),
+        };
+        let access = self.random.pick(&[
+            0xf860_6800, // ldr x, [n, m]
+            0xf820_6800, // str x, [n, m]
+            0x3860_6800, // ldrb w, [n, m]
+            0x3820_6800, // strb w, [n, m]
+            0x3ca0_6800, // str q, [n, m]
+        ]);
+        let counter = 23;
+        let count = self.random.pick(&[3, 40, 200]) / (1 + self.depth as u32 * 2) + 1;
+        let mut inner = vec![
+            0xd280_0000 | count << 5 | counter, // movz
+            access | index << 16 | base << 5 | value,
+            0x8b00_0000 | by << 16 | index << 5 | index, // add index, index, by
+        ];
+        if self.random.one_in(2) {
+            inner.push(self.but(&[base, index, by, counter], Writer::arithmetic));
+        }
+        inner.push(0xf100_0400 | counter << 5 | counter); // subs counter, counter, #1
+        let back = 1i64 - inner.len() as i64;
+        inner.push(BACK_UNLESS_EQUAL | (back as u32 & 0x7_ffff) << 5);
+        let less = 1 + self.random.below(9) as u32;
+        let outer = Item::Loop {
+            count: 1 + self.random.below(4) as u32,
+            by_flags: self.random.one_in(2),
+            // sub by, by, #less
+            body: vec![
+                Item::Words(inner),
+                Item::Words(vec![0xd100_0000 | less << 10 | by << 5 | by]),
+            ],
+        };
+        let mut words = load_immediate(base, start);
+        words.extend(load_immediate(index, 0));
+        words.extend(load_immediate(by, u64::from(less) * self.random.below(4)));
+        [Item::Words(words), outer]
     }
 
     /// A loop that follows a ring of nodes, here and there in memory, and does something at each.

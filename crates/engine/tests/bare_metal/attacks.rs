@@ -87,6 +87,58 @@ fn code_that_is_written_without_end_is_what_is_executed() {
     }
 }
 
+/// Flags that a comparison of floating point leaves at the end of a loop, after others that only the host had.
+#[test]
+fn flags_after_a_loop_are_those_of_its_last_comparison() {
+    for board in boards(1) {
+        let mut c = prologue(&board);
+        c.set(r::CPACR_EL1, 3 << 20).isb().li(4, DATA);
+        // Halves: 1 and 0.5. fmov d0, x0; fmov d1, x0
+        c.li(0, 0x3c00)
+            .word(0x9e67_0000)
+            .li(0, 0x3800)
+            .word(0x9e67_0001);
+        c.li(10, 300).li(1, 1);
+        let again = c.here();
+        // ands x2, x1, x1; csel x3, x1, x2, eq; fcmp h0, h1
+        c.word(0xea01_0022).word(0x9a82_0023).word(0x1ee1_2000);
+        c.sub(10, 10, 1).cbnz(10, again);
+        // mrs x5, nzcv
+        c.word(0xd53b_4205).str(5, 4, 0);
+        c.psci(function::SYSTEM_OFF);
+        board.load(&c);
+        board.run();
+        // Greater.
+        assert_eq!(board.get(DATA), 0x2000_0000);
+    }
+}
+
+/// A loop that nothing ends, whose window moves on by a register that is zero, lets an interrupt through all the same.
+#[test]
+fn a_loop_that_stands_still_is_interrupted() {
+    for board in boards(1) {
+        map_window(&board, &[]);
+        let mut c = prologue(&board);
+        mmu_on(&mut c);
+        // By 8 a few times, to the end of a page and on, then by 0 at what the interrupt writes.
+        c.li(1, DATA).li(0, 0).li(3, 8).li(5, 3000);
+        let walk = c.here();
+        // ldr x2, [x1, x0]; add x0, x0, x3
+        c.word(0xf860_6822).word(0x8b03_0000);
+        c.sub(5, 5, 1).cbnz(5, walk);
+        c.li(1, LOG).li(0, 0).li(3, 0);
+        c.set(r::CNTV_TVAL_EL0, board.vm.frequency() / 50)
+            .set(r::CNTV_CTL_EL0, 1)
+            .daif_clear(2);
+        let wait = c.here();
+        c.word(0xf860_6822).word(0x8b03_0000).cbz(2, wait);
+        c.psci(function::SYSTEM_OFF);
+        board.load(&c);
+        board.run();
+        assert_eq!((board.log()[0][0], board.log()[0][3]), (6, 27));
+    }
+}
+
 /// One processor turns in a loop that the other opens and closes: a NOP that becomes a branch, as kernels patch.
 #[test]
 fn a_loop_is_left_when_another_processor_patches_it() {

@@ -110,7 +110,7 @@ pub enum Flags {
     From(Value),
     /// An entry of [`Emitter::selections`].
     Select(u16),
-    /// In the frame and in the host's flags already.
+    /// In the frame already.
     Written,
 }
 
@@ -189,6 +189,8 @@ pub(super) enum Stub {
         back: Label,
         slow: Label,
         window: u8,
+        /// It is not kept where this guest register is zero.
+        stride: Option<u8>,
         address: Reg,
         access: Access,
         /// The host address, and another register.
@@ -377,6 +379,8 @@ pub struct Emitter {
     pub(super) trial: Option<u8>,
     /// Of the instruction, in a loop: a jump back that need not poll.
     pub(super) paced: bool,
+    /// Of its window: [`Stub::Window::stride`].
+    pub(super) stride: Option<u8>,
     /// The page's number: jumps back are counted.
     pub counts_jumps: Option<u64>,
 }
@@ -503,6 +507,7 @@ impl Emitter {
             window: None,
             trial: None,
             paced: false,
+            stride: None,
             counts_jumps: None,
         }
     }
@@ -517,6 +522,7 @@ impl Emitter {
         self.window = None;
         self.trial = None;
         self.paced = false;
+        self.stride = None;
         self.flags_unstored = false;
         self.leaves_after = false;
         self.flags_are_in_host = false;

@@ -255,7 +255,7 @@ impl Emitter {
         let origin = self.origin(flags);
         match flags {
             Flags::Current => return,
-            Flags::Written => {}
+            Flags::Written => self.flags_are_in_host = false,
             Flags::Of(value) => {
                 if self.flags_node != Some(value) || self.asm.flags_changed {
                     self.flags_of(value);
@@ -272,6 +272,7 @@ impl Emitter {
                 let t = self.take();
                 self.evaluate_narrow(false, value, t);
                 self.flags_from(t);
+                self.flags_are_in_host = false;
                 self.release(t);
             }
             Flags::Select(i) => {
@@ -290,6 +291,7 @@ impl Emitter {
                 self.asm.store_constant(2, frame::FLAGS, constant as i32);
                 self.asm.bind(done);
                 self.flags_are_dead = dead;
+                self.flags_are_in_host = false;
                 self.asm.flags_changed = true;
             }
         }

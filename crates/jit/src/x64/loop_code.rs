@@ -5,8 +5,8 @@ use cpu::Key;
 
 use super::assembler::{Alu, Cc, Label, Mem, RAX, RDI, RSP, Reg, Rm};
 use super::emitter::{Cause, Emitter, End, Entry, FLAGS_ARE_GONE, InLoop, OUT_OF_VECTORS};
-use super::frame::{self, Homes, PINNED};
-use super::loops::{Flags, Loop};
+use super::frame::{self, Homes, PINNED, WINDOWS};
+use super::loops::{Flags, Loop, Step};
 use super::places::AHEAD;
 use super::vector::{LOAD, STORE};
 
@@ -102,6 +102,7 @@ impl Emitter {
                 causes.push(self.step(found, i));
                 taken = self.took_following;
             }
+            self.close_after(step);
             self.sunk = step.flags_after.filter(|_| step.flags_wanted_after);
             match self.end.take() {
                 Some(End::Jump(to)) => self.go_to(step.offset, to),
@@ -125,6 +126,7 @@ impl Emitter {
         self.trial = step.window.filter(|_| step.on_trial);
         // With the MMU off there are no windows.
         self.paced = step.paced && !self.strict_memory;
+        self.stride = step.stride;
         let after = found.after(i);
         self.following = after.filter(|s| !s.target).map(|s| s.word);
         let ahead = found.straight_from(i).map(|step| step.word);
@@ -135,6 +137,13 @@ impl Emitter {
         self.flags_unstored = step.flags == Flags::Unstored;
         let dead = step.flags != Flags::Kept;
         self.instruction(step.word, step.offset, dead).0
+    }
+
+    /// Ends windows that an instruction's result ends.
+    fn close_after(&mut self, step: &Step) {
+        for i in (0..WINDOWS).filter(|i| step.closes >> i & 1 != 0) {
+            self.asm.store_constant(8, frame::window(i).limit, 0);
+        }
     }
 
     /// What is executed once where flags come from elsewhere, up to where they do not matter any more.
@@ -153,6 +162,7 @@ impl Emitter {
                     self.step(found, i);
                     taken = self.took_following;
                 }
+                self.close_after(&found.steps[i]);
             }
             if let Some(resumed) = self.label_in_loop(found.steps[end].offset.into()) {
                 self.asm.jmp(resumed);

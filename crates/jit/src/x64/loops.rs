@@ -54,6 +54,10 @@ pub struct Step {
     pub on_trial: bool,
     /// It jumps back, and need not poll: each round moves a window on, which polls where it ends.
     pub paced: bool,
+    /// Its window, of those that poll, moves on by this register, and is not kept where that is zero.
+    pub stride: Option<u8>,
+    /// Windows that end after it, as it writes such a register.
+    pub closes: u16,
     pub(super) weight: u32,
     /// No loop is inside the one that it is in.
     inmost: bool,
@@ -131,9 +135,7 @@ impl<F: FnMut(u32) -> u32> Search<'_, F> {
         find_extents(&mut steps, &place, head);
         let walking = open_windows(&mut steps, &cycles);
         let trials = try_windows(&mut steps, &cycles, walking);
-        for i in 0..steps.len() {
-            steps[i].paced = is_paced(&steps, i);
-        }
+        set_paces(&mut steps);
         let mut lines = 0u64;
         let (mut writes, mut vector_writes) = (0, 0);
         for step in &steps {
@@ -179,6 +181,8 @@ impl<F: FnMut(u32) -> u32> Search<'_, F> {
                 window: None,
                 on_trial: false,
                 paced: false,
+                stride: None,
+                closes: 0,
                 weight: 1,
                 inmost: false,
                 flags_looked_at: true,
@@ -306,43 +310,107 @@ fn open_windows(steps: &mut [Step], cycles: &[Cycle]) -> u8 {
     walking.len() as u8
 }
 
-/// Whether an instruction closes a round, straight from its head but for ways out, that moves the address of an access with a
-/// window on by a constant: of [`PACE`] instructions at most, the window ends then. A path without end that takes
-/// such jumps only takes one of them all the time, as no other jump back is in a round.
-fn is_paced(steps: &[Step], last: usize) -> bool {
+/// Finds the jumps back that need not poll, and has the windows that poll for them known.
+fn set_paces(steps: &mut [Step]) {
+    for last in 0..steps.len() {
+        let Some(pace) = pace(steps, last) else {
+            continue;
+        };
+        steps[last].paced = true;
+        let window = steps[pace.step].window;
+        let (Some(stride), Some(window)) = (pace.stride, window) else {
+            continue;
+        };
+        steps[pace.step].stride = Some(stride);
+        for step in steps.iter_mut() {
+            if step.effects.writes >> stride & 1 != 0 {
+                step.closes |= 1 << window;
+            }
+        }
+    }
+}
+
+/// What moves on in each round of a loop inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pace {
+    /// The access whose address that is.
+    step: usize,
+    /// By this register, which may be zero; `None`: by a constant that is not.
+    stride: Option<u8>,
+}
+
+/// Of an instruction that closes a round, straight from its head but for ways out: an access with a window in the round whose
+/// address moves on, so that the window ends after [`PACE`] instructions at most. A path without end that takes such jumps only
+/// takes one of them all the time, as no other jump back is in a round.
+fn pace(steps: &[Step], last: usize) -> Option<Pace> {
     let end = &steps[last];
-    let Some(head) = end.jump().filter(|&to| to <= i64::from(end.offset)) else {
-        return false;
-    };
+    let head = end.jump().filter(|&to| to <= i64::from(end.offset))?;
     let length = (i64::from(end.offset) - head) / 4 + 1;
-    let Some(first) = (last + 1).checked_sub(length as usize) else {
-        return false;
-    };
+    let first = (last + 1).checked_sub(length as usize)?;
     let round = &steps[first..=last];
     if i64::from(round[0].offset) != head || round.len() < 2 {
-        return false;
+        return None;
     }
     let leaves = |step: &Step| {
         let out = |to| !(head..=i64::from(end.offset)).contains(&to) && to > head;
         !step.effects.ends && step.jump().is_none_or(out)
     };
     if !round[..round.len() - 1].iter().all(leaves) {
-        return false;
+        return None;
     }
-    round.iter().any(|step| {
-        let exclusive = step.word >> 24 & 0x3f == 8;
-        let walks = step.window.is_some() && !step.on_trial && !exclusive;
-        let Some(span) = step.effects.span.filter(|_| walks) else {
-            return false;
-        };
-        let writes = |step: &&Step| step.effects.writes >> span.base & 1 != 0;
-        let moves = round.iter().filter(writes).map(|step| {
-            let moved = step.effects.moved.filter(|moved| moved.0 == span.base);
+    (first..=last).find_map(|step| {
+        let stride = moves_on(round, &steps[step], length)?;
+        Some(Pace { step, stride })
+    })
+}
+
+/// By what the address of an access moves on in each round, if its window ends soon enough: a constant, or a register.
+fn moves_on(round: &[Step], step: &Step, length: i64) -> Option<Option<u8>> {
+    let exclusive = step.word >> 24 & 0x3f == 8;
+    if step.window.is_none() || step.on_trial || exclusive {
+        return None;
+    }
+    let writers = |n: u8| {
+        let writes = move |step: &&Step| step.effects.writes >> n & 1 != 0;
+        round.iter().filter(writes)
+    };
+    let by_constants = |n: u8| {
+        let moves = writers(n).map(|step| {
+            let moved = step.effects.moved.filter(|moved| moved.0 == n);
             moved.map(|moved| moved.1)
         });
-        let by: Option<i64> = moves.sum();
-        by.is_some_and(|by| by != 0 && length * (4096 / by.unsigned_abs() as i64) <= PACE)
-    })
+        let by: i64 = moves.sum::<Option<i64>>()?;
+        (by != 0 && length * (4096 / by.unsigned_abs() as i64) <= PACE).then_some(None)
+    };
+    let by_register = |n: u8| {
+        let mut writers = writers(n);
+        let (add, None) = (writers.next()?, writers.next()) else {
+            return None;
+        };
+        let [d, a, b] = [0, 5, 16].map(|shift| (add.word >> shift & 31) as u8);
+        // add xN, xN, xM
+        let stride = match add.word & 0xffe0_fc00 == 0x8b00_0000 && d == n {
+            true if a == n => b,
+            true if b == n => a,
+            _ => return None,
+        };
+        let still = round.iter().all(|s| s.effects.writes >> stride & 1 == 0);
+        (stride != 31 && still && length * 4096 <= PACE).then_some(Some(stride))
+    };
+    if let Some(span) = step.effects.span {
+        return by_constants(span.base).or_else(|| by_register(span.base));
+    }
+    // Of [xN, xM]: one moves, and the other does not.
+    let (n, m) = ((step.word >> 5 & 31) as u8, (step.word >> 16 & 31) as u8);
+    let by_index = step.word & 0x3b20_fc00 == 0x3820_6800 && m != 31;
+    if !by_index || n == m || n == 31 {
+        return None;
+    }
+    match (writers(n).next(), writers(m).next()) {
+        (Some(_), None) => by_constants(n).or_else(|| by_register(n)),
+        (None, Some(_)) => by_constants(m).or_else(|| by_register(m)),
+        _ => None,
+    }
 }
 
 /// Chooses the instructions that follow a list, or what else is found from one piece to the next: through registers that come
@@ -736,8 +804,8 @@ mod tests {
             found.steps.last().unwrap().paced
         };
         assert!(paced(&SUM[..4]));
-        // By x5 instead of 4: ldr w1, [x0]; add x0, x0, x5
-        let words = [0xb940_0001, 0x8b05_0000, 0xf100_0463, 0x54ff_ffa1];
+        // By the next value of w1 instead of 4: ldr w1, [x0]; add x0, x0, x1
+        let words = [0xb940_0001, 0x8b01_0000, 0xf100_0463, 0x54ff_ffa1];
         assert!(!paced(&words));
         // To and fro: ldr w1, [x0], #4; sub x0, x0, #4
         let words = [0xb840_4401, 0xd100_1000, 0xf100_0463, 0x54ff_ffa1];
@@ -769,6 +837,51 @@ mod tests {
         words[13] = 0xf100_0463;
         words[14] = 0x54ff_fe41;
         assert!(paced(&words));
+    }
+
+    #[test]
+    fn a_window_that_moves_on_by_a_register_is_not_kept_if_that_is_zero() {
+        // strb w1, [x2, x0]; add x0, x0, x3; subs x4, x4, #1; b.ne 0; add x3, x3, #1; cbnz x3, 0
+        let words = [
+            0x3820_6841,
+            0x8b03_0000,
+            0xf100_0484,
+            0x54ff_ffa1,
+            0x9100_0463,
+            0xb5ff_ff63,
+        ];
+        let found = find(&words, 0).unwrap();
+        assert!(found.steps[3].paced);
+        assert!(!found.steps[5].paced);
+        assert_eq!(found.steps[0].window, Some(0));
+        assert_eq!(found.steps[0].stride, Some(3));
+        let closes: Vec<u16> = found.steps.iter().map(|step| step.closes).collect();
+        assert_eq!(closes, [0, 0, 0, 0, 1, 0]);
+        let paced = |words: &[u32]| find(words, 0).unwrap().steps[3].paced;
+        // add x0, x3, x0
+        assert!(paced(&[0x3820_6841, 0x8b00_0060, 0xf100_0484, 0x54ff_ffa1]));
+        // Eight times the index: str x1, [x2, x0, lsl #3]; with a shift: add x0, x0, x3, lsl #1; half of it: add w0, w0, w3
+        assert!(!paced(&[
+            0xf820_7841,
+            0x8b03_0000,
+            0xf100_0484,
+            0x54ff_ffa1
+        ]));
+        assert!(!paced(&[
+            0x3820_6841,
+            0x8b03_0400,
+            0xf100_0484,
+            0x54ff_ffa1
+        ]));
+        assert!(!paced(&[
+            0x3820_6841,
+            0x0b03_0000,
+            0xf100_0484,
+            0x54ff_ffa1
+        ]));
+        // Both registers move.
+        let words = [0x3820_6841, 0x8b03_0000, 0xcb03_0042, 0xb5ff_ffa0];
+        assert!(!paced(&words));
     }
 
     #[test]

@@ -111,6 +111,7 @@ impl Emitter {
                     back,
                     slow,
                     window,
+                    stride: self.stride,
                     address: address.0,
                     access,
                     place,

@@ -293,6 +293,7 @@ impl Emitter {
                     back,
                     slow,
                     window,
+                    stride,
                     address,
                     access,
                     place,
@@ -329,6 +330,12 @@ impl Emitter {
                     }
                     let limit = 4097 - i32::from(access.bytes);
                     self.asm.store_constant(8, kept.limit, limit);
+                    if let Some(stride) = stride {
+                        let stride = self.general(stride);
+                        self.asm.alu_constant(Alu::Cmp, true, stride, 0);
+                        self.asm.jcc(Cc::Ne, back);
+                        self.asm.store_constant(8, kept.limit, 0);
+                    }
                     self.asm.jmp(back);
                 }
                 Stub::Trial {
