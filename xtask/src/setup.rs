@@ -222,7 +222,8 @@ const TOOLS: &[Tool] = &[
 pub fn run(purpose: Purpose) -> Result<()> {
     let missing: Vec<_> = TOOLS
         .iter()
-        .filter(|t| t.purpose <= purpose && !present(t.probe))
+        .filter(|t| t.purpose <= purpose)
+        .filter(|t| !present(t.probe) || (t.purpose == Purpose::Targets && compiler_is_old()))
         .collect();
     if missing.is_empty() {
         return Ok(());
@@ -281,11 +282,9 @@ pub fn run(purpose: Purpose) -> Result<()> {
         .into_iter()
         .partition(|package| OF_BACKPORTS.contains(package));
     if !others.is_empty() {
-        let install = [&install, &others[..]].concat();
-        if apt(&install).is_err() {
-            apt(&["update", "-q"])?;
-            apt(&install)?;
-        }
+        // Lists as old as the host's image name old packages, or such as are gone. Without a network they may do.
+        let updated = apt(&["update", "-q"]);
+        apt(&[&install, &others[..]].concat()).or_else(|error| updated.and(Err(error)))?;
     }
     if !peers.is_empty() {
         let backports = backports()?;
@@ -294,6 +293,20 @@ pub fn run(purpose: Purpose) -> Result<()> {
         apt(&[&options[..], &install, &peers].concat())?;
     }
     Ok(())
+}
+
+/// Whether the distribution's compiler is older than the one that the workspace needs.
+fn compiler_is_old() -> bool {
+    let version = |text: &str| -> Option<(u32, u32)> {
+        let mut numbers = text.split('.').map(|n| n.parse().ok());
+        Some((numbers.next()??, numbers.next()??))
+    };
+    let said = Command::new(crate::targets::RUSTC)
+        .arg("--version")
+        .output();
+    let said = said.map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
+    let present = said.ok().and_then(|s| version(s.split(' ').nth(1)?));
+    present < version(env!("CARGO_PKG_RUST_VERSION"))
 }
 
 /// QEMU itself: we are measured and compared with version 10, where bookworm has 7.2.

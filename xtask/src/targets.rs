@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 pub const TARGETS: &[&str] = &["aarch64-apple-darwin", "aarch64-unknown-linux-gnu"];
 
 /// The distribution's compiler, of one version with its library's source.
-const RUSTC: &str = "/usr/bin/rustc";
+pub const RUSTC: &str = "/usr/bin/rustc";
 const CARGO_CLIPPY: &str = "/usr/bin/cargo-clippy";
 
 #[derive(clap::Args)]
