@@ -220,10 +220,11 @@ const TOOLS: &[Tool] = &[
 
 /// Installs the tools of a purpose that are not there.
 pub fn run(purpose: Purpose) -> Result<()> {
+    let old = purpose >= Purpose::Targets && compiler_is_old();
     let missing: Vec<_> = TOOLS
         .iter()
         .filter(|t| t.purpose <= purpose)
-        .filter(|t| !present(t.probe) || (t.purpose == Purpose::Targets && compiler_is_old()))
+        .filter(|t| !present(t.probe) || (old && t.purpose == Purpose::Targets))
         .collect();
     if missing.is_empty() {
         return Ok(());
