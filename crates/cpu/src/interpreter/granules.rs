@@ -30,8 +30,8 @@ pub fn table() -> (usize, u8, u32) {
 }
 
 /// In a version: a store-exclusive is at work, somebody watches.
-const AT_WORK: u64 = 1;
-const WATCHED: u64 = 2;
+pub const AT_WORK: u64 = 1;
+pub const WATCHED: u64 = 2;
 
 /// For a load-exclusive: the version to remember, which is watched from now on. Waits for a store-exclusive that is at work.
 #[inline]

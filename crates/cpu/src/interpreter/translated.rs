@@ -98,9 +98,13 @@ impl Interpreter {
         self.core.signals.lines_address()
     }
 
+    /// In the version of a granule: a store-exclusive is at work.
+    pub const AT_WORK: u64 = super::granules::AT_WORK;
+    /// In the version of a granule: a load-exclusive watches. Who changes memory then adds this.
+    pub const WATCHED: u64 = super::granules::WATCHED;
+
     /// Versions of granules for exclusives: with a host address `a`, g = a >> 4 (64-bit words of) the table at the address,
-    /// at index (g ^ g >> shift) & mask. In one, bit 0 says that a store-exclusive is at work, bit 1 that a load-exclusive
-    /// watches: who changes memory then adds 2.
+    /// at index (g ^ g >> shift) & mask.
     pub fn granules() -> (usize, u8, u32) {
         super::granules::table()
     }

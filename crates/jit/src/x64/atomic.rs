@@ -17,9 +17,9 @@ const PATIENCE: u64 = 100;
 /// Pauses after a store-exclusive that failed: who contends does better by turns of several than by one each.
 const BACK_OFF: usize = 16;
 
-/// In a version: a store-exclusive is at work, somebody watches.
-const AT_WORK: u8 = 1;
-const WATCHED: u8 = 2;
+/// Of versions, as generated code has them.
+const AT_WORK: u8 = Interpreter::AT_WORK as u8;
+const WATCHED: u8 = Interpreter::WATCHED as u8;
 
 /// LDXR or LDAXR, and STXR or STLXR, of one register, with their fields blanked.
 const LOAD: (u32, u32) = (0x3fff_7c00, 0x085f_7c00);
@@ -366,17 +366,23 @@ impl Emitter {
         self.store_ahead().is_some()
     }
 
+    /// The load of this store-exclusive, if both do without the monitor.
+    fn load_of_this(&self) -> Option<Loaded> {
+        self.exclusive.filter(|load| load.store == self.offset)
+    }
+
     /// The place of a store-exclusive that its load-exclusive has looked up.
     pub(super) fn looked_up(&mut self) -> Option<Place> {
-        self.exclusive.filter(|load| load.store == self.offset)?;
+        self.load_of_this()?;
         let place = self.take();
         self.asm.load(true, place, frame::MONITOR_HOST);
         Some(Place(place))
     }
 
-    /// A load-exclusive with nothing between it and its store that another processor could see or be seen by: both together are one compare-and-swap against what is loaded. That it may have been changed to
-    /// something else and back does not matter, as nothing was done with it. So neither is the version watched nor the
-    /// monitor armed; but where the interpreter has to load, both are, and it has to store as well.
+    /// A load-exclusive with nothing between it and its store that another processor could see or be seen by: both together
+    /// are one compare-and-swap against what is loaded. That it may have been changed to something else and back does not
+    /// matter, as nothing was done with it. So neither is the version watched nor the monitor armed; but where the
+    /// interpreter has to load, both are, and it has to store as well.
     fn load_and_store_later(&mut self, place: Place, size: u8, load: Loaded) -> (Value, Value) {
         self.exclusive = Some(Loaded {
             store: self.offset + 4 * load.store,
@@ -486,7 +492,7 @@ impl Emitter {
         if self.failed.is_some() {
             return Value(0);
         }
-        if let Some(load) = self.exclusive.filter(|load| load.store == self.offset) {
+        if let Some(load) = self.load_of_this() {
             return self.store_now(place, size, value, load);
         }
         let version = self.version(place);

@@ -80,17 +80,7 @@ impl Emitter {
                 let (from, back) = (self.asm.label(), self.asm.label());
                 let kept = frame::window(window);
                 let homes = self.homes.windows[usize::from(window)];
-                match homes.minus_base {
-                    Some(base) => self
-                        .asm
-                        .lea(true, place, Mem::indexed(address.0, base, 1, 0)),
-                    None => {
-                        self.asm.load(true, place, address.0);
-                        self.asm.alu(Alu::Sub, true, place, kept.base);
-                    }
-                }
-                self.asm.alu(Alu::Cmp, true, place, kept.limit);
-                self.asm.jcc(Cc::Ae, from);
+                self.look_in_window(window, address.0, 0, place, from);
                 let plain = matches!(access.order, Order::Plain | Order::Element(_));
                 match homes.host {
                     Some(host) if plain => {
@@ -127,6 +117,66 @@ impl Emitter {
         self.release(entry);
         self.place = place;
         Place(place)
+    }
+
+    /// How far the byte `first` bytes beyond an address is in the page of a window, to `to`; goes to `elsewhere` if the access
+    /// is not in that.
+    pub(super) fn look_in_window(
+        &mut self,
+        window: u8,
+        address: Reg,
+        first: i32,
+        to: Reg,
+        elsewhere: Label,
+    ) {
+        let kept = frame::window(window);
+        match self.homes.windows[usize::from(window)].minus_base {
+            Some(base) => {
+                let offset = Mem::indexed(address, base, 1, first);
+                self.asm.lea(true, to, offset);
+            }
+            None => {
+                if first == 0 {
+                    self.asm.load(true, to, address);
+                } else {
+                    self.asm.lea(true, to, Mem::at(address, first));
+                }
+                self.asm.alu(Alu::Sub, true, to, kept.base);
+            }
+        }
+        self.asm.alu(Alu::Cmp, true, to, kept.limit);
+        self.asm.jcc(Cc::Ae, elsewhere);
+    }
+
+    /// Has a window keep the page in `entry`, that all from `ends[0]` to `ends[1]` bytes beyond an address with a host address is
+    /// in. If the window's host address is in a register, `entry` is the page less the address then.
+    pub(super) fn keep_page(
+        &mut self,
+        window: u8,
+        ends: [i32; 2],
+        [address, entry, host]: [Reg; 3],
+    ) {
+        let kept = frame::window(window);
+        let homes = self.homes.windows[usize::from(window)];
+        match homes.minus_base {
+            Some(base) => {
+                self.asm.load(true, base, entry);
+                self.asm.neg(true, base);
+            }
+            None => self.asm.store(8, kept.base, entry),
+        }
+        // The host address of the access, less how far the first byte is in the page.
+        self.asm.alu(Alu::Sub, true, entry, address);
+        let first = Mem::indexed(entry, host, 1, -ends[0]);
+        match homes.host {
+            Some(reg) => self.asm.lea(true, reg, first),
+            None => {
+                self.asm.lea(true, entry, first);
+                self.asm.store(8, kept.host, entry);
+            }
+        }
+        let limit = 4097 - (ends[1] - ends[0]);
+        self.asm.store_constant(8, kept.limit, limit);
     }
 
     /// The TLB's entry for a byte `from` bytes beyond an address.

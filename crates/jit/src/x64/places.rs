@@ -277,18 +277,7 @@ impl Emitter {
         let (from, back) = (self.asm.label(), self.asm.label());
         let kept = frame::window(window);
         let homes = self.homes.windows[usize::from(window)];
-        match homes.minus_base {
-            Some(base) => {
-                let first = Mem::indexed(address, base, 1, ends[0]);
-                self.asm.lea(true, place, first);
-            }
-            None => {
-                self.asm.lea(true, place, Mem::at(address, ends[0]));
-                self.asm.alu(Alu::Sub, true, place, kept.base);
-            }
-        }
-        self.asm.alu(Alu::Cmp, true, place, kept.limit);
-        self.asm.jcc(Cc::Ae, from);
+        self.look_in_window(window, address, ends[0], place, from);
         match homes.host {
             Some(host) => self.asm.alu(Alu::Add, true, place, host),
             None => self.asm.alu(Alu::Add, true, place, kept.host),
@@ -335,25 +324,7 @@ impl Emitter {
         self.asm.jcc(Cc::E, back);
         self.asm.alu_constant(Alu::Sub, true, kept.budget, 1);
         self.asm.bind(next_to_it);
-        match homes.minus_base {
-            Some(base) => {
-                self.asm.load(true, base, entry);
-                self.asm.neg(true, base);
-            }
-            None => self.asm.store(8, kept.base, entry),
-        }
-        // The host address of the access, less how far the first byte is in the page.
-        self.asm.alu(Alu::Sub, true, entry, address);
-        let host = Mem::indexed(entry, place, 1, -ends[0]);
-        match homes.host {
-            Some(reg) => self.asm.lea(true, reg, host),
-            None => {
-                self.asm.lea(true, entry, host);
-                self.asm.store(8, kept.host, entry);
-            }
-        }
-        self.asm
-            .store_constant(8, kept.limit, 4097 - (ends[1] - ends[0]));
+        self.keep_page(window, ends, [address, entry, place]);
         self.asm.jmp(back);
     }
 

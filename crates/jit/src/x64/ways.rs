@@ -308,28 +308,13 @@ impl Emitter {
                     let homes = self.homes.windows[usize::from(window)];
                     self.asm.load(true, entry, address);
                     self.asm.alu_constant(Alu::And, true, entry, -4096);
-                    match homes.minus_base {
-                        Some(base) => {
-                            self.asm.load(true, base, entry);
-                            self.asm.neg(true, base);
-                        }
-                        None => self.asm.store(8, kept.base, entry),
+                    let ends = [0, access.bytes.into()];
+                    self.keep_page(window, ends, [address, entry, place]);
+                    if homes.host.is_some() {
+                        // The offset in the page.
+                        self.asm.load(true, place, entry);
+                        self.asm.neg(true, place);
                     }
-                    // The page's host address: that of the access, less the offset in the page.
-                    self.asm.alu(Alu::Sub, true, entry, address);
-                    match homes.host {
-                        Some(host) => {
-                            self.asm.lea(true, host, Mem::indexed(entry, place, 1, 0));
-                            self.asm.load(true, place, entry);
-                            self.asm.neg(true, place);
-                        }
-                        None => {
-                            self.asm.alu(Alu::Add, true, entry, place);
-                            self.asm.store(8, kept.host, entry);
-                        }
-                    }
-                    let limit = 4097 - i32::from(access.bytes);
-                    self.asm.store_constant(8, kept.limit, limit);
                     if let Some(stride) = stride {
                         let stride = self.general(stride);
                         self.asm.alu_constant(Alu::Cmp, true, stride, 0);
