@@ -18,6 +18,7 @@ use crate::emit::{Flow, Key};
 use crate::exception::pstate;
 use crate::features::Features;
 use crate::hypervisor::{Event, Hypervisor};
+use crate::interpreter::granules::Granules;
 use crate::signals::Signals;
 use crate::state::State;
 
@@ -65,6 +66,8 @@ pub struct Shared {
     pub clock: Arc<dyn Clock>,
     /// CNTFRQ_EL0: counter ticks a second.
     pub frequency: u64,
+    /// For exclusives.
+    pub(crate) granules: Granules,
 }
 
 impl Shared {
@@ -75,6 +78,7 @@ impl Shared {
             processors,
             clock,
             frequency: frequency.max(1),
+            granules: Granules::default(),
         }
     }
 

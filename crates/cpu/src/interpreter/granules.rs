@@ -15,55 +15,81 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Granules that share a version only make store-exclusives fail more often, so a fixed table serves all memory.
 const COUNT: usize = 4096;
 
-static VERSIONS: [AtomicU64; COUNT] = [const { AtomicU64::new(0) }; COUNT];
+/// Of an index: the shift of its second part, and its mask.
+pub const SHIFT: u8 = 12;
+pub const MASK: u32 = COUNT as u32 - 1;
 
-/// The version of the 16 bytes around a host address.
-#[inline]
-pub fn version(host: usize) -> &'static AtomicU64 {
-    let granule = host >> 4;
-    &VERSIONS[(granule ^ granule >> 12) & (COUNT - 1)]
-}
+/// The versions of a machine's memory.
+pub struct Granules(Box<[AtomicU64; COUNT]>);
 
-/// For generated code: the table's address, the shift of the second part of an index, and the mask of one.
-pub fn table() -> (usize, u8, u32) {
-    (VERSIONS.as_ptr() as usize, 12, COUNT as u32 - 1)
+impl Default for Granules {
+    fn default() -> Granules {
+        Granules(Box::new([const { AtomicU64::new(0) }; COUNT]))
+    }
 }
 
 /// In a version: a store-exclusive is at work, somebody watches.
 pub const AT_WORK: u64 = 1;
 pub const WATCHED: u64 = 2;
 
-/// For a load-exclusive: the version to remember, which is watched from now on. Waits for a store-exclusive that is at work.
-#[inline]
-pub fn observe(host: usize) -> u64 {
-    let version = version(host);
-    for _ in 0..1000 {
-        let seen = version.load(Ordering::SeqCst);
-        if seen & AT_WORK != 0 {
-            std::hint::spin_loop();
-            continue;
+impl Granules {
+    /// The version of the 16 bytes around a host address.
+    #[inline]
+    fn version(&self, host: usize) -> &AtomicU64 {
+        let granule = host >> 4;
+        &self.0[(granule ^ granule >> SHIFT) & MASK as usize]
+    }
+
+    /// For generated code.
+    pub fn table(&self) -> *const AtomicU64 {
+        self.0.as_ptr()
+    }
+
+    /// For a load-exclusive: the version to remember, which is watched from now on. Waits for a store-exclusive that is at work.
+    #[inline]
+    pub fn observe(&self, host: usize) -> u64 {
+        let version = self.version(host);
+        for _ in 0..1000 {
+            let seen = version.load(Ordering::SeqCst);
+            if seen & AT_WORK != 0 {
+                std::hint::spin_loop();
+                continue;
+            }
+            let watched = seen | WATCHED;
+            if seen == watched || replace(version, seen, watched) {
+                return watched;
+            }
         }
-        let watched = seen | WATCHED;
-        if seen == watched || replace(version, seen, watched) {
-            return watched;
+        // The other thread sleeps in the middle: an odd version makes the store-exclusive fail, and the guest try again.
+        AT_WORK
+    }
+
+    /// For an atomic: makes store-exclusives of earlier loads fail.
+    #[inline]
+    pub fn advance(&self, host: usize) {
+        let version = self.version(host);
+        loop {
+            let seen = version.load(Ordering::SeqCst);
+            if seen & AT_WORK != 0 {
+                std::hint::spin_loop();
+            } else if seen & WATCHED == 0 || replace(version, seen, seen + WATCHED) {
+                // The next version, unwatched.
+                return;
+            }
         }
     }
-    // The other thread sleeps in the middle: an odd version makes the store-exclusive fail, and the guest try again.
-    AT_WORK
-}
 
-/// For an atomic: makes store-exclusives of earlier loads fail.
-#[inline]
-pub fn advance(host: usize) {
-    let version = version(host);
-    loop {
-        let seen = version.load(Ordering::SeqCst);
-        if seen & AT_WORK != 0 {
-            std::hint::spin_loop();
-        } else if seen & WATCHED == 0 || replace(version, seen, seen + WATCHED) {
-            // The next version, unwatched.
-            return;
+    /// For a store-exclusive: runs `store` if the version is still `seen`, and advances it; whether `store` succeeded.
+    #[inline]
+    pub fn store_if(&self, host: usize, seen: u64, store: impl FnOnce() -> bool) -> bool {
+        let version = self.version(host);
+        if seen & AT_WORK != 0 || !replace(version, seen, seen | AT_WORK) {
+            return false;
         }
+        let stored = store();
+        // The next version, unwatched: nobody changes one at work.
+        version.store(seen + WATCHED, Ordering::SeqCst);
+        stored
     }
 }
 
@@ -71,17 +97,4 @@ pub fn advance(host: usize) {
 fn replace(version: &AtomicU64, seen: u64, new: u64) -> bool {
     let order = Ordering::SeqCst;
     version.compare_exchange(seen, new, order, order).is_ok()
-}
-
-/// For a store-exclusive: runs `store` if the version is still `seen`, and advances it; whether `store` succeeded.
-#[inline]
-pub fn store_if(host: usize, seen: u64, store: impl FnOnce() -> bool) -> bool {
-    let version = version(host);
-    if seen & AT_WORK != 0 || !replace(version, seen, seen | AT_WORK) {
-        return false;
-    }
-    let stored = store();
-    // The next version, unwatched: nobody changes one at work.
-    version.store(seen + WATCHED, Ordering::SeqCst);
-    stored
 }

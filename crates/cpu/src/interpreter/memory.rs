@@ -12,7 +12,6 @@ use crate::exception::DataAccess;
 use crate::mmu::{Fault, MemoryType, Purpose, Request};
 
 use super::Interpreter;
-use super::granules;
 use super::tlb::{ALIGNED_ONLY, Details, Entry, NO_HOST, Regime, Set};
 
 /// Memory that was proven accessible: at a host address, or, if that is null, in the interpreter's `spans`.
@@ -577,7 +576,7 @@ impl Interpreter {
         operand: u64,
     ) -> Result<u64, Taken> {
         let host = self.atomic_host(place)?;
-        granules::advance(host as usize);
+        self.core.shared.granules.advance(host as usize);
         // Guest memory is little-endian; arithmetic in place needs a little-endian host.
         const { assert!(cfg!(target_endian = "little")) };
         use AtomicOperation::*;
@@ -624,7 +623,7 @@ impl Interpreter {
         new: u64,
     ) -> Result<u64, Taken> {
         let host = self.atomic_host(place)?;
-        granules::advance(host as usize);
+        self.core.shared.granules.advance(host as usize);
         Ok(swap_if(host, size, expected.into(), new.into()) as u64)
     }
 
@@ -636,7 +635,7 @@ impl Interpreter {
         new: (u64, u64),
     ) -> Result<(u64, u64), Taken> {
         let host = self.atomic_host(place)?;
-        granules::advance(host as usize);
+        self.core.shared.granules.advance(host as usize);
         let old = swap_if(host, 2 * size, joined(size, expected), joined(size, new));
         Ok(split(size, old))
     }
@@ -653,7 +652,7 @@ impl Interpreter {
         let version = if self.core.alone {
             0
         } else {
-            granules::observe(host as usize)
+            self.core.shared.granules.observe(host as usize)
         };
         let value = match (size, pair) {
             // Two single accesses: the store-exclusive finds out if they do not belong together.
@@ -704,7 +703,10 @@ impl Interpreter {
         let stored = if self.core.alone {
             store()
         } else {
-            granules::store_if(host as usize, monitor.version, store)
+            self.core
+                .shared
+                .granules
+                .store_if(host as usize, monitor.version, store)
         };
         Ok(u64::from(!stored))
     }

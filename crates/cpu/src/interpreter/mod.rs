@@ -7,7 +7,7 @@
 
 mod crossing;
 mod emit;
-mod granules;
+pub(crate) mod granules;
 mod memory;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)] // the world, for the time of a run
 
 use std::mem::offset_of;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::core::{Core, Exit, Taken};
 use crate::emit::Flow;
@@ -103,10 +103,12 @@ impl Interpreter {
     /// In the version of a granule: a load-exclusive watches. Who changes memory then adds this.
     pub const WATCHED: u64 = super::granules::WATCHED;
 
-    /// Versions of granules for exclusives: with a host address `a`, g = a >> 4 (64-bit words of) the table at the address,
-    /// at index (g ^ g >> shift) & mask.
-    pub fn granules() -> (usize, u8, u32) {
-        super::granules::table()
+    /// Where the version of a host address `a` is among [`Interpreter::granules`]: with g = a >> 4, (g ^ g >> shift) & mask.
+    pub const GRANULE_INDEX: (u8, u32) = (super::granules::SHIFT, super::granules::MASK);
+
+    /// Versions of granules for exclusives. The address stays as long as the machine.
+    pub fn granules(&self) -> *const AtomicU64 {
+        self.core.shared.granules.table()
     }
 
     /// The world of the present run.

@@ -79,7 +79,7 @@ fn back_off(asm: &mut Assembler) {
 impl Emitter {
     /// The address of the version of a place's granule, in a register.
     fn version(&mut self, place: Place) -> Reg {
-        let (table, shift, mask) = Interpreter::granules();
+        let (shift, mask) = Interpreter::GRANULE_INDEX;
         let t = self.take();
         self.asm.load(true, t, place.0);
         self.asm.shift(ShiftOp::Shr, true, t, 4);
@@ -87,7 +87,7 @@ impl Emitter {
         self.asm.shift(ShiftOp::Shr, true, RAX, shift);
         self.asm.alu(Alu::Xor, false, t, RAX);
         self.asm.alu_constant(Alu::And, false, t, mask as i32);
-        self.asm.constant(RAX, table as u64);
+        self.asm.load(true, RAX, frame::GRANULES);
         self.asm.lea(true, t, Mem::indexed(RAX, t, 8, 0));
         t
     }

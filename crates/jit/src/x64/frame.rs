@@ -5,7 +5,7 @@
 //! live in [`State`].
 
 use std::mem::offset_of;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use cpu::{Interpreter, Layout, State};
 
@@ -164,6 +164,8 @@ pub struct Frame {
     pub jumps: *const Jump,
     /// Not zero: an interrupt line is high.
     pub lines: *const AtomicU32,
+    /// The versions of granules.
+    pub granules: *const AtomicU64,
     /// Names what the meaning of virtual addresses depends on. Never 0.
     pub context: u64,
     /// The flags as the host has them after a subtraction: OF in bit 0; SF, ZF, and the inverse of C in bits 15, 14, 8.
@@ -254,6 +256,7 @@ pub const PAGE: Mem = frame_field!(page);
 pub const PENDING: Mem = frame_field!(pending);
 pub const LINES: Mem = frame_field!(lines);
 pub const JUMP_CACHE: Mem = frame_field!(jumps);
+pub const GRANULES: Mem = frame_field!(granules);
 pub const CONTEXT: Mem = frame_field!(context);
 pub const FLAGS: Mem = frame_field!(flags);
 pub const MXCSR_START: Mem = frame_field!(mxcsr_start);

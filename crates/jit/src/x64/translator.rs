@@ -90,6 +90,7 @@ impl Translator {
             pending: interpreter.pending(),
             jumps: names.table(0),
             lines: interpreter.lines(),
+            granules: interpreter.granules(),
             context: 1,
             flags: 0,
             mxcsr_start: MXCSR,
