@@ -497,6 +497,7 @@ impl Writer<'_> {
             71 => Item::Words(self.aes_round()),
             72 => Item::Words(self.bit_search()),
             73..=76 => Item::Words(self.conditions()),
+            77 => Item::Words(self.hash_rounds()),
             _ => {
                 let n = 1 + self.random.below(6);
                 Item::Words((0..n).map(|_| self.arithmetic()).collect())
@@ -511,6 +512,26 @@ impl Writer<'_> {
         let first = self.random.pick(&[0x4e28_4800, 0x4e28_5800]);
         let second = self.random.pick(&[0x4e28_6800, 0x4e28_7800]);
         vec![first | n << 5 | d, second | other << 5 | d]
+    }
+
+    /// The same: SHA256H and SHA256H2 of one state, which is moved before, or of others.
+    fn hash_rounds(&mut self) -> Vec<u32> {
+        let [abcd, efgh, copy, message] = [(); 4].map(|()| self.random.below(32) as u32);
+        let pair = [[abcd, copy], [copy, abcd]];
+        let [to, from] = self.random.pick(&pair);
+        let mut words = vec![0x4ea0_1c00 | from << 16 | from << 5 | to];
+        if self.random.one_in(4) {
+            // add v.4s, v.4s, v.4s
+            let d = self.random.pick(&[abcd, efgh, copy, message]);
+            words.push(0x4ea0_8400 | message << 16 | d << 5 | d);
+        }
+        words.push(0x5e00_4000 | message << 16 | efgh << 5 | abcd);
+        let mut odd = |usual: u32| {
+            let other = self.random.pick(&[abcd, efgh, copy, message]);
+            if self.random.one_in(8) { other } else { usual }
+        };
+        words.push(0x5e00_5000 | odd(message) << 16 | odd(copy) << 5 | odd(efgh));
+        words
     }
 
     /// The same: RBIT and CLZ, of one register and width or not.

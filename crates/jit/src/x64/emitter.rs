@@ -316,6 +316,8 @@ pub struct Emitter {
     /// How often each guest register was written in this block: general, vector.
     pub(super) epochs: [u32; 32],
     pub(super) vector_epochs: [u32; 32],
+    /// Vector registers whose value was moved from another: from which, and both epochs then.
+    pub(super) copied: [Option<(u8, [u32; 2])>; 32],
     /// Scratch registers in use, by number.
     pub(super) busy: u16,
     pub(super) next_xmm: u8,
@@ -468,6 +470,7 @@ impl Emitter {
             homes: Homes::between_blocks(),
             epochs: [0; 32],
             vector_epochs: [0; 32],
+            copied: [None; 32],
             busy: 0,
             next_xmm: 0,
             copies: Copies::default(),
@@ -530,6 +533,7 @@ impl Emitter {
         self.flags_origin = None;
         self.epochs = [0; 32];
         self.vector_epochs = [0; 32];
+        self.copied = [None; 32];
         self.stack_is_aligned = false;
         self.forget_places();
         self.ahead.clear();
@@ -609,6 +613,7 @@ impl Emitter {
         self.forget_places();
         self.asm.flags_changed = true;
         self.flags_origin = None;
+        self.copied = [None; 32];
     }
 
     /// Gives the instruction up.

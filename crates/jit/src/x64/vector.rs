@@ -19,6 +19,9 @@ use super::functions;
 use super::record;
 use super::vector_lanes::lanes_of;
 
+/// ORR of whole vectors, with its fields blanked: MOV where both operands are one.
+const MOVE: u32 = 0x4ea0_1c00;
+
 /// For the insides of one operation.
 pub(super) const T0: Xmm = Xmm(14);
 pub(super) const T1: Xmm = Xmm(15);
@@ -276,6 +279,22 @@ impl Emitter {
         }
     }
 
+    /// Notes what this instruction writes, where that is another register's value.
+    fn note_copy(&mut self, n: u8) {
+        let [d, from, other] = [0, 5, 16].map(|shift| (self.word >> shift & 31) as u8);
+        let moves = self.word & 0xffe0_fc00 == MOVE && from == other && d == n;
+        let epoch = |n: u8| self.vector_epochs[usize::from(n)];
+        self.copied[usize::from(n)] = moves.then(|| (from, [epoch(n), epoch(from)]));
+    }
+
+    /// Whether one of two registers was moved to the other, and both have that value still.
+    pub(super) fn are_copies(&self, a: u8, b: u8) -> bool {
+        let epoch = |n: u8| self.vector_epochs[usize::from(n)];
+        [(a, b), (b, a)].into_iter().any(|(to, from)| {
+            self.copied[usize::from(to)] == Some((from, [epoch(to), epoch(from)]))
+        })
+    }
+
     pub(super) fn write_vector_register(&mut self, n: u8, v: Vector) {
         if self.failed.is_some() {
             return;
@@ -291,6 +310,7 @@ impl Emitter {
             }
         };
         self.vector_epochs[usize::from(n)] += 1;
+        self.note_copy(n);
         match self.homes.vectors[usize::from(n)] {
             // Into its home at once, and not by way of a register of the instruction's own.
             Some(home) if xmm.0 >= self.homes.vectors_taken && self.asm.redirect(xmm, home) => {

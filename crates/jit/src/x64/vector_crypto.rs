@@ -12,6 +12,9 @@ use super::vector::{ADD_S, LOAD, OR, SHUFFLE_WORDS, SUB_S, T0, T1, XOR, v3a, v38
 
 const SHUFFLE_TWO: Vex = Vex(Pp::None, Map::M0f, false, 0xc6);
 const ALIGN: Vex = v3a(0x0f);
+/// SHA-256's state as Arm has it, from the host's halves and the other way.
+const ABCD: u8 = 0xbb;
+const EFGH: u8 = 0x11;
 /// The lanes of 32 bits in reverse.
 const REVERSE: u8 = 0x1b;
 
@@ -49,8 +52,8 @@ impl Emitter {
                 self.asm.vector3(XOR, to, to, t);
                 Some(self.in_new(to))
             }
-            Crypto::Sha256H => Some(self.sha256_rounds(a, b, c, 0xbb)),
-            Crypto::Sha256H2 => Some(self.sha256_rounds(b, a, c, 0x11)),
+            Crypto::Sha256H => Some(self.sha256_rounds(a, b, c, ABCD)),
+            Crypto::Sha256H2 => Some(self.sha256_rounds(b, a, c, EFGH)),
             Crypto::Sha256Su0 => {
                 let (x, y) = (self.xmm(a), self.xmm(b));
                 let to = self.new_xmm();
@@ -138,6 +141,19 @@ impl Emitter {
         self.in_new(to)
     }
 
+    /// Of a SHA256H, the register that the SHA256H2 after it writes, if that is the other half of the same four rounds: it
+    /// reads {a, b, c, d} from another register.
+    fn other_half(&self) -> Option<u8> {
+        let word = self.following?;
+        let Some(Instruction::sha256h2) = aarch64::decode(word, self.key.extensions) else {
+            return None;
+        };
+        let [abcd, efgh, message] = [0, 5, 16].map(|shift| (self.word >> shift & 31) as u8);
+        let [d, n, m] = [0, 5, 16].map(|shift| (word >> shift & 31) as u8);
+        let same = d == efgh && m == message && ![d, n, m].contains(&abcd);
+        (same && self.are_copies(n, abcd)).then_some(efgh)
+    }
+
     /// Four rounds of SHA-256 on {a, b, c, d} and {e, f, g, h}; which half of the state is wanted, by the shuffle that
     /// makes it of the host's two.
     fn sha256_rounds(&mut self, abcd: Vector, efgh: Vector, message: Vector, half: u8) -> Vector {
@@ -160,6 +176,15 @@ impl Emitter {
             .vector2_constant(SHUFFLE_WORDS, implicit, implicit, 0x0e);
         self.asm.sha(0xcb, abef, cdgh);
         self.asm.vector2(LOAD, implicit, T1);
+        if half == ABCD
+            && let Some(efgh) = self.other_half()
+            && self.failed.is_none()
+        {
+            self.took_following = true;
+            self.asm.vector3_constant(SHUFFLE_TWO, T0, abef, cdgh, EFGH);
+            let other = self.in_new(T0);
+            self.write_vector_register(efgh, other);
+        }
         self.asm
             .vector3_constant(SHUFFLE_TWO, abef, abef, cdgh, half);
         self.in_new(abef)
