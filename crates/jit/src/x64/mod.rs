@@ -46,6 +46,7 @@ mod vector_crypto;
 mod vector_float;
 mod vector_lanes;
 mod ways;
+mod windows;
 
 pub use features::HostFeatures;
 pub use translator::Translator;
