@@ -581,8 +581,8 @@ fn kicks_end_runs_and_state_can_be_changed() {
     state.x[0] = 1;
     vcpu.set_state(&state).unwrap();
     for _ in 0..3 {
-        kick_after(20);
         let started = Instant::now();
+        kick_after(20);
         assert_eq!(vcpu.run(&*board), Exit::Kicked);
         assert!(started.elapsed() >= Duration::from_millis(15));
     }
