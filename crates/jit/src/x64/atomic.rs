@@ -10,6 +10,7 @@ use super::assembler::{
 };
 use super::emitter::{Emitter, Node, Place, Value};
 use super::frame::{self, SCRATCH};
+use super::record::fields;
 
 /// How often a load-exclusive looks whether a store-exclusive of another processor is done, before the interpreter waits.
 const PATIENCE: u64 = 100;
@@ -38,11 +39,6 @@ fn is(word: u32, (mask, value): (u32, u32)) -> bool {
     word & mask == value
 }
 
-/// The registers in an instruction's lowest field, the next, and the status.
-fn fields(word: u32) -> [u32; 3] {
-    [0, 5, 16].map(|shift| word >> shift & 31)
-}
-
 /// Of a load-exclusive at the beginning of `words`, which are all executed in turn: its store, if there is nothing between but
 /// work on registers other than the address.
 fn store_of(words: &[u32]) -> Option<Loaded> {
@@ -65,7 +61,7 @@ fn store_of(words: &[u32]) -> Option<Loaded> {
     }
     let changed = after[..at].iter().any(|&word| fields(word)[0] == value);
     Some(Loaded {
-        register: (!changed).then_some(value as u8),
+        register: (!changed).then_some(value),
         store: 1 + at as u32,
     })
 }
@@ -440,7 +436,7 @@ impl Emitter {
         asm.alu_constant(Alu::Cmp, false, RAX, bytes);
         asm.jcc(Cc::Ne, failed);
         asm.load(true, RAX, frame::MONITOR_VERSION);
-        asm.test_byte(RAX, 1);
+        asm.test_byte(RAX, AT_WORK);
         asm.jcc(Cc::Ne, failed);
     }
 
@@ -464,7 +460,7 @@ impl Emitter {
         let (failed, done) = (self.asm.label(), self.asm.label());
         self.take_monitor(RSI, 2 * i32::from(size), failed);
         // Odd: at work.
-        self.asm.lea(true, RCX, Mem::at(RAX, 1));
+        self.asm.lea(true, RCX, Mem::at(RAX, AT_WORK.into()));
         self.asm.store(8, odd, RCX);
         self.asm.compare_exchange(8, Mem::at(RDI, 0), RCX);
         self.asm.jcc(Cc::Ne, failed);
@@ -502,7 +498,7 @@ impl Emitter {
         self.take_monitor(place.0, size.into(), failed);
         let asm = &mut self.asm;
         // Odd: at work.
-        asm.lea(true, status, Mem::at(RAX, 1));
+        asm.lea(true, status, Mem::at(RAX, AT_WORK.into()));
         asm.compare_exchange(8, Mem::at(version, 0), status);
         asm.jcc(Cc::Ne, failed);
         asm.load(true, RAX, frame::MONITOR_VALUE);

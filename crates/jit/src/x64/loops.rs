@@ -274,15 +274,11 @@ fn mark_targets(steps: &mut [Step], place: &Places, head: u32) {
 /// Counts an instruction of an inner loop for more.
 fn weigh(steps: &mut [Step], cycles: &[Cycle]) {
     for (i, step) in steps.iter_mut().enumerate() {
-        let depth = inner(cycles, i).map_or(0, |cycle| cycle.depth);
+        let around = nesting::inmost(cycles, i).map(|cycle| &cycles[cycle]);
+        let depth = around.map_or(0, |cycle| cycle.depth);
         step.weight = 1 << (3 * depth).min(15);
-        step.inmost = inner(cycles, i).is_some_and(|cycle| cycle.inmost);
+        step.inmost = around.is_some_and(|cycle| cycle.inmost);
     }
-}
-
-/// The innermost cycle that an instruction is in.
-fn inner(cycles: &[Cycle], step: usize) -> Option<&Cycle> {
-    cycles.iter().rev().find(|c| nesting::has(&c.members, step))
 }
 
 fn find_extents(steps: &mut [Step], place: &Places, head: u32) {

@@ -16,6 +16,11 @@ pub fn has(set: &Set, i: usize) -> bool {
     set[i / 64] >> (i % 64) & 1 != 0
 }
 
+/// The inmost of some cycles that an instruction is in, by its place among them.
+pub fn inmost(cycles: &[Cycle], i: usize) -> Option<usize> {
+    cycles.iter().rposition(|cycle| has(&cycle.members, i))
+}
+
 fn insert(set: &mut Set, i: usize) {
     set[i / 64] |= 1 << (i % 64);
 }

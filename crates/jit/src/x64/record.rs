@@ -97,6 +97,11 @@ impl Effects {
     }
 }
 
+/// The registers in an instruction's fields Rd or Rt, Rn, and Rm or Rs.
+pub fn fields(word: u32) -> [u8; 3] {
+    [0, 5, 16].map(|shift| (word >> shift & 31) as u8)
+}
+
 /// How many low bytes of a result may be other than zero.
 pub fn extent(operation: Operation) -> u8 {
     match operation {

@@ -405,10 +405,16 @@ impl Emitter {
 
     /// The instruction after this, if it takes its operand from where this puts its result, and puts its own there.
     pub(super) fn following_in_place(&self) -> Option<(u32, Instruction)> {
+        self.following_instruction().filter(|&(word, _)| {
+            let (d, n) = (word & 31, word >> 5 & 31);
+            d == n && d == self.word & 31
+        })
+    }
+
+    /// The instruction after this.
+    pub(super) fn following_instruction(&self) -> Option<(u32, Instruction)> {
         let word = self.following?;
-        let (d, n) = (word & 31, word >> 5 & 31);
-        let instruction = aarch64::decode(word, self.key.extensions)?;
-        (d == n && d == self.word & 31).then_some((word, instruction))
+        Some((word, aarch64::decode(word, self.key.extensions)?))
     }
 
     fn unary(&mut self, op: Unary, w: bool, a: Value, to: Reg) {

@@ -16,7 +16,7 @@ use super::assembler::{Alu, Cc, Map, Mem, Pp, RAX, RDI, RSI, ShiftOp, Vex, Xm, X
 use super::emitter::{Cond, Emitter, Flags, Node, OUT_OF_VECTORS, Place128, Test, Value, Vector};
 use super::frame;
 use super::functions;
-use super::record;
+use super::record::{self, fields};
 use super::vector_lanes::lanes_of;
 
 /// ORR of whole vectors, with its fields blanked: MOV where both operands are one.
@@ -281,7 +281,7 @@ impl Emitter {
 
     /// Notes what this instruction writes, where that is another register's value.
     fn note_copy(&mut self, n: u8) {
-        let [d, from, other] = [0, 5, 16].map(|shift| (self.word >> shift & 31) as u8);
+        let [d, from, other] = fields(self.word);
         let moves = self.word & 0xffe0_fc00 == MOVE && from == other && d == n;
         let epoch = |n: u8| self.vector_epochs[usize::from(n)];
         self.copied[usize::from(n)] = moves.then(|| (from, [epoch(n), epoch(from)]));

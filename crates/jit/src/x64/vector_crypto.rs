@@ -8,6 +8,7 @@ use cpu::vector::Crypto;
 
 use super::assembler::{Map, Pp, Vex, Xmm};
 use super::emitter::{Emitter, Vector};
+use super::record::fields;
 use super::vector::{ADD_S, LOAD, OR, SHUFFLE_WORDS, SUB_S, T0, T1, XOR, v3a, v38};
 
 const SHUFFLE_TWO: Vex = Vex(Pp::None, Map::M0f, false, 0xc6);
@@ -144,12 +145,11 @@ impl Emitter {
     /// Of a SHA256H, the register that the SHA256H2 after it writes, if that is the other half of the same four rounds: it
     /// reads {a, b, c, d} from another register.
     fn other_half(&self) -> Option<u8> {
-        let word = self.following?;
-        let Some(Instruction::sha256h2) = aarch64::decode(word, self.key.extensions) else {
+        let (word, Instruction::sha256h2) = self.following_instruction()? else {
             return None;
         };
-        let [abcd, efgh, message] = [0, 5, 16].map(|shift| (self.word >> shift & 31) as u8);
-        let [d, n, m] = [0, 5, 16].map(|shift| (word >> shift & 31) as u8);
+        let [abcd, efgh, message] = fields(self.word);
+        let [d, n, m] = fields(word);
         let same = d == efgh && m == message && ![d, n, m].contains(&abcd);
         (same && self.are_copies(n, abcd)).then_some(efgh)
     }
@@ -178,7 +178,6 @@ impl Emitter {
         self.asm.vector2(LOAD, implicit, T1);
         if half == ABCD
             && let Some(efgh) = self.other_half()
-            && self.failed.is_none()
         {
             self.took_following = true;
             self.asm.vector3_constant(SHUFFLE_TWO, T0, abef, cdgh, EFGH);

@@ -4,6 +4,7 @@
 use super::frame::WINDOWS;
 use super::loops::Step;
 use super::nesting::{self, Cycle};
+use super::record::fields;
 
 /// Instructions between polls, at most.
 const PACE: i64 = 1 << 16;
@@ -12,23 +13,26 @@ const PACE: i64 = 1 << 16;
 /// inner loop around them goes. How many.
 pub(super) fn open_windows(steps: &mut [Step], cycles: &[Cycle]) -> u8 {
     let steady: Vec<u32> = cycles.iter().map(|cycle| steady_in(steps, cycle)).collect();
-    let walks = |i: usize, step: &Step| {
-        let around = cycles.iter().rposition(|c| nesting::has(&c.members, i));
-        let steady = around.map_or(0, |cycle| steady[cycle]);
+    give_windows(steps, 0, |i, step| {
+        let steady = nesting::inmost(cycles, i).map_or(0, |cycle| steady[cycle]);
         let address = step.effects.address;
         address.is_some_and(|terms| terms & !steady == 0)
-    };
-    let mut walking: Vec<&mut Step> = steps
+    })
+}
+
+/// Gives the instructions that want one a window, the most executed first, with numbers from `taken` on. How many.
+fn give_windows(steps: &mut [Step], taken: u8, wants: impl Fn(usize, &Step) -> bool) -> u8 {
+    let mut wanting: Vec<&mut Step> = steps
         .iter_mut()
         .enumerate()
-        .filter_map(|(i, step)| walks(i, step).then_some(step))
+        .filter_map(|(i, step)| wants(i, step).then_some(step))
         .collect();
-    walking.sort_by_key(|step| std::cmp::Reverse(step.weight));
-    walking.truncate(WINDOWS.into());
-    for (i, step) in walking.iter_mut().enumerate() {
-        step.window = Some(i as u8);
+    wanting.sort_by_key(|step| std::cmp::Reverse(step.weight));
+    wanting.truncate(usize::from(WINDOWS - taken));
+    for (number, step) in (taken..).zip(&mut wanting) {
+        step.window = Some(number);
     }
-    walking.len() as u8
+    wanting.len() as u8
 }
 
 /// Finds the jumps back that need not poll, and has the windows that poll for them known.
@@ -108,7 +112,7 @@ fn moves_on(round: &[Step], step: &Step, length: i64) -> Option<Option<u8>> {
         let (add, None) = (writers.next()?, writers.next()) else {
             return None;
         };
-        let [d, a, b] = [0, 5, 16].map(|shift| (add.word >> shift & 31) as u8);
+        let [d, a, b] = fields(add.word);
         // add xN, xN, xM
         let stride = match add.word & 0xffe0_fc00 == 0x8b00_0000 && d == n {
             true if a == n => b,
@@ -122,7 +126,7 @@ fn moves_on(round: &[Step], step: &Step, length: i64) -> Option<Option<u8>> {
         return by_constants(span.base).or_else(|| by_register(span.base));
     }
     // Of [xN, xM]: one moves, and the other does not.
-    let (n, m) = ((step.word >> 5 & 31) as u8, (step.word >> 16 & 31) as u8);
+    let [_, n, m] = fields(step.word);
     let by_index = step.word & 0x3b20_fc00 == 0x3820_6800 && m != 31;
     if !by_index || n == m || n == 31 {
         return None;
@@ -142,27 +146,15 @@ pub(super) fn try_windows(steps: &mut [Step], cycles: &[Cycle], taken: u8) -> u8
         .iter()
         .map(|cycle| followed_in(steps, cycle))
         .collect();
-    let follows = |i: usize, step: &Step| {
-        let around = cycles.iter().rposition(|c| nesting::has(&c.members, i));
-        let followed = around.map_or(0, |cycle| followed[cycle]);
-        step.window.is_none()
-            && step
-                .effects
-                .span
-                .is_some_and(|s| followed >> s.base & 1 != 0)
-    };
-    let mut following: Vec<&mut Step> = steps
-        .iter_mut()
-        .enumerate()
-        .filter_map(|(i, step)| follows(i, step).then_some(step))
-        .collect();
-    following.sort_by_key(|step| std::cmp::Reverse(step.weight));
-    following.truncate(usize::from(WINDOWS - taken));
-    for (number, step) in (taken..).zip(&mut following) {
-        step.window = Some(number);
-        step.on_trial = true;
+    let trials = give_windows(steps, taken, |i, step| {
+        let followed = nesting::inmost(cycles, i).map_or(0, |cycle| followed[cycle]);
+        let span = step.effects.span;
+        step.window.is_none() && span.is_some_and(|s| followed >> s.base & 1 != 0)
+    });
+    for step in steps {
+        step.on_trial = step.window.is_some_and(|number| number >= taken);
     }
-    following.len() as u8
+    trials
 }
 
 /// Registers with addresses that come from memory at an earlier one of them, from round to round.
