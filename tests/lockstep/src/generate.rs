@@ -222,14 +222,24 @@ impl Writer<'_> {
         items
     }
 
-    /// A loop that walks through memory, over the ends of pages and of what is mapped.
-    fn walk(&mut self) -> [Item; 2] {
-        let base = self.random.below(20) as u32;
-        let start = match self.random.below(4) {
+    /// Where something begins to walk: often near the end of what it may access.
+    fn start_of_walk(&mut self) -> u64 {
+        match self.random.below(4) {
             0 => READ_ONLY.wrapping_sub(self.random.below(400)),
             1 => HOLE.wrapping_sub(self.random.below(400)),
             _ => DATA + 0x2000 + self.random.below(0x1000),
-        };
+        }
+    }
+
+    /// How often a loop goes round: less where it is in others.
+    fn rounds(&mut self) -> u32 {
+        self.random.pick(&[3, 40, 200]) / (1 + self.depth as u32 * 2) + 1
+    }
+
+    /// A loop that walks through memory, over the ends of pages and of what is mapped.
+    fn walk(&mut self) -> [Item; 2] {
+        let base = self.random.below(20) as u32;
+        let start = self.start_of_walk();
         let mut body = Vec::new();
         for _ in 0..1 + self.random.below(3) {
             if self.random.one_in(3) {
@@ -251,7 +261,7 @@ impl Writer<'_> {
             }
         }
         let walk = Item::Loop {
-            count: self.random.pick(&[3, 40, 200]) / (1 + self.depth as u32 * 2) + 1,
+            count: self.rounds(),
             by_flags: self.random.one_in(2),
             body,
         };
@@ -261,11 +271,7 @@ impl Writer<'_> {
     /// Loops in a loop that walk by a register, which changes from one to the next and may be zero.
     fn stride(&mut self) -> [Item; 2] {
         let (base, index, by, value) = (self.random.below(18) as u32, 18, 22, 20);
-        let start = match self.random.below(4) {
-            0 => READ_ONLY.wrapping_sub(self.random.below(400)),
-            1 => HOLE.wrapping_sub(self.random.below(400)),
-            _ => DATA + 0x2000 + self.random.below(0x1000),
-        };
+        let start = self.start_of_walk();
         let access = self.random.pick(&[
             0xf860_6800, // ldr x, [n, m]
             0xf820_6800, // str x, [n, m]
@@ -274,7 +280,7 @@ impl Writer<'_> {
             0x3ca0_6800, // str q, [n, m]
         ]);
         let counter = 23;
-        let count = self.random.pick(&[3, 40, 200]) / (1 + self.depth as u32 * 2) + 1;
+        let count = self.rounds();
         let mut inner = vec![
             0xd280_0000 | count << 5 | counter, // movz
             access | index << 16 | base << 5 | value,
@@ -359,7 +365,7 @@ impl Writer<'_> {
             body.push(Item::Words(vec![0xaa00_03e0 | next << 16 | at]));
         }
         let walk = Item::Loop {
-            count: self.random.pick(&[3, 40, 200]) / (1 + self.depth as u32 * 2) + 1,
+            count: self.rounds(),
             by_flags: self.random.one_in(2),
             body,
         };
@@ -516,18 +522,19 @@ impl Writer<'_> {
 
     /// The same: SHA256H and SHA256H2 of one state, which is moved before, or of others.
     fn hash_rounds(&mut self) -> Vec<u32> {
-        let [abcd, efgh, copy, message] = [(); 4].map(|()| self.random.below(32) as u32);
+        let registers = [(); 4].map(|()| self.random.below(32) as u32);
+        let [abcd, efgh, copy, message] = registers;
         let pair = [[abcd, copy], [copy, abcd]];
         let [to, from] = self.random.pick(&pair);
         let mut words = vec![0x4ea0_1c00 | from << 16 | from << 5 | to];
         if self.random.one_in(4) {
             // add v.4s, v.4s, v.4s
-            let d = self.random.pick(&[abcd, efgh, copy, message]);
+            let d = self.random.pick(&registers);
             words.push(0x4ea0_8400 | message << 16 | d << 5 | d);
         }
         words.push(0x5e00_4000 | message << 16 | efgh << 5 | abcd);
         let mut odd = |usual: u32| {
-            let other = self.random.pick(&[abcd, efgh, copy, message]);
+            let other = self.random.pick(&registers);
             if self.random.one_in(8) { other } else { usual }
         };
         words.push(0x5e00_5000 | odd(message) << 16 | odd(copy) << 5 | odd(efgh));
